@@ -1,0 +1,84 @@
+"""Every configuration key is born here, once, with its unit and its reason. Recipes (configs/reason.py) override values only."""
+
+from ml_collections import config_dict
+
+STAGES = ("data", "train", "eval", "export")
+
+
+def get_config() -> config_dict.ConfigDict:
+    """Returns the default of every key; sized for Qwen3-1.7B on one 80 GB card."""
+    config = config_dict.ConfigDict()
+    # Folder of this run: everything it writes, and what it continues from. One run per folder.
+    config.workdir = "runs/reason"
+    # Which stages to run, in this order. Each reads only what the earlier ones left in workdir.
+    config.stages = STAGES
+    # Seeds problems, splits, initial weights, data order and sampling: the same seed is the same run, bit for bit.
+    config.seed = 0
+
+    config.model = model = config_dict.ConfigDict()
+    # Where weights come from: a local Hugging Face folder, a hub id, or "random" (a new Qwen3 with the shape below).
+    model.source = "Qwen/Qwen3-1.7B-Base"
+    # The shape used when source is "random"; Hugging Face config.json names. The vocabulary is the tokenizer's.
+    model.random = config_dict.ConfigDict()
+    model.random.hidden_size = 128  # width D
+    model.random.intermediate_size = 384  # MLP width F
+    model.random.num_hidden_layers = 4  # L
+    model.random.num_attention_heads = 4  # query heads N
+    model.random.num_key_value_heads = 2  # key/value heads K
+    model.random.head_dim = 32  # H, not derived from the width
+    model.random.rope_theta = 10_000.0  # base of the rotary wavelengths, in positions
+    model.random.tie_word_embeddings = True  # one matrix for embedding and head, as in Qwen3 up to 4B
+
+    config.tokenizer = tokenizer = config_dict.ConfigDict()
+    # A local folder, a hub id, "model" (the one beside model.source's weights), or "procedural" (a byte-level BPE
+    # trained on this run's own problems, with Qwen's special tokens).
+    tokenizer.source = "model"
+    # Vocabulary size of a "procedural" tokenizer, in entries, special tokens included.
+    tokenizer.vocab_size = 768
+
+    config.data = data = config_dict.ConfigDict()
+    # "procedural" (generated here, no network) or a JSONL file in GSM8K form or in `messages` form.
+    data.source = "procedural"
+    # File of test problems for a JSONL source. "auto": test.jsonl beside a train.jsonl if there is one, otherwise
+    # a part held out from source by hash of the problem.
+    data.test_source = "auto"
+    # Distinct training problems to generate when source is "procedural"; problems.
+    data.num_problems = 100_000
+    # Size of the validation split (loss during training) and of the pool that evaluation draws from; problems.
+    data.num_validation = 256
+    data.num_test = 1500
+    # How difficulties are drawn over the run: "linear" moves from easy towards even, "none" draws every example alike.
+    data.curriculum = "linear"
+    # Batches that a background thread prepares ahead of the device; optimizer steps.
+    data.prefetch_steps = 4
+
+    config.train = train = config_dict.ConfigDict()
+    train.num_steps = 1000  # optimizer steps
+    train.batch_size = 16  # packed rows in one optimizer step, all micro-batches together
+    train.accum_steps = 4  # micro-batches per optimizer step (optax.MultiSteps)
+    train.seq_len = 4096  # tokens in a packed row; longer examples are dropped and counted
+    train.learning_rate = 1e-5  # peak, reached after warmup_steps
+    train.warmup_steps = 50  # linear warm-up, optimizer steps
+    train.final_learning_rate_ratio = 0.1  # where the cosine ends, as a part of the peak
+    train.weight_decay = 0.01  # AdamW's, on matrices only (norm scales are left alone)
+    train.b1 = 0.9  # AdamW's decay of the gradient's mean
+    train.b2 = 0.95  # AdamW's decay of the gradient's square; 0.95 adapts within tens of steps
+    train.clip_norm = 1.0  # global gradient norm above which gradients are scaled down
+    train.compute_dtype = "bfloat16"  # activations; parameters are bfloat16 and master states float32 in any case
+    train.remat = "full"  # "none" keeps activations, "full" recomputes each layer in the backward pass
+    train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention.py
+    train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
+    train.validate_every_steps = 100  # loss on the validation split; optimizer steps
+
+    config.checkpoint = checkpoint = config_dict.ConfigDict()
+    checkpoint.every_steps = 100  # optimizer steps between checkpoints; the last step is always saved
+    checkpoint.keep = 2  # newest checkpoints kept on disk
+
+    config.eval = evaluation = config_dict.ConfigDict()
+    evaluation.num_problems = 500  # test problems, drawn evenly over category and difficulty
+    evaluation.batch_size = 64  # prompts decoded together
+    evaluation.max_new_tokens = 1024  # longest completion; what is cut off is counted as truncated
+    evaluation.temperature = 0.0  # 0 is greedy
+    evaluation.top_p = 1.0  # smallest set of tokens holding this probability; 1 keeps all
+    evaluation.top_k = 0  # keep only this many best tokens; 0 keeps all
+    return config

@@ -1,0 +1,1 @@
+"""Training a reasoning model on one GPU, in JAX."""
