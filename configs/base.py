@@ -1,17 +1,34 @@
 """Every configuration key is born here, once, with its unit and its reason. Recipes (configs/reason.py) override values only."""
 
+import os
+
 from ml_collections import config_dict
 
+from tiny_reasoning_jax.errors import UserError
+
 STAGES = ("data", "train", "eval", "export")
+
+
+# Numbers that must be above 0.
+POSITIVE = {
+    "train": ("num_steps", "batch_size", "accum_steps", "seq_len", "learning_rate", "loss_chunk", "clip_norm",
+              "validate_every_steps"),
+    "checkpoint": ("every_steps", "keep"),
+    "eval": ("num_problems", "batch_size", "max_new_tokens", "top_p"),
+    "data": ("num_problems", "num_validation", "num_test"),
+    "tokenizer": ("vocab_size",),
+}  # fmt: skip
 
 
 def get_config() -> config_dict.ConfigDict:
     """Returns the default of every key; sized for Qwen3-1.7B on one 80 GB card."""
     config = config_dict.ConfigDict()
+    # The recipe that was chosen and why; the first line that a run prints.
+    config.recipe = "configs/base.py as it stands"
     # Folder of this run: everything it writes, and what it continues from. One run per folder.
     config.workdir = "runs/reason"
-    # Which stages to run, in this order. Each reads only what the earlier ones left in workdir.
-    config.stages = STAGES
+    # Which stages to run, in this order, separated by commas. Each reads only what the earlier ones left in workdir.
+    config.stages = ",".join(STAGES)
     # Seeds problems, splits, initial weights, data order and sampling: the same seed is the same run, bit for bit.
     config.seed = 0
 
@@ -47,7 +64,8 @@ def get_config() -> config_dict.ConfigDict:
     # Size of the validation split (loss during training) and of the pool that evaluation draws from; problems.
     data.num_validation = 256
     data.num_test = 1500
-    # How difficulties are drawn over the run: "linear" moves from easy towards even, "none" draws every example alike.
+    # How difficulties are drawn over the run: "linear" moves from mostly easy to the data's own
+    # mixture, every level always present; "none" draws every example alike throughout.
     data.curriculum = "linear"
     # Batches that a background thread prepares ahead of the device; optimizer steps.
     data.prefetch_steps = 4
@@ -82,3 +100,41 @@ def get_config() -> config_dict.ConfigDict:
     evaluation.top_p = 1.0  # smallest set of tokens holding this probability; 1 keeps all
     evaluation.top_k = 0  # keep only this many best tokens; 0 keeps all
     return config
+
+
+def device_memory(device) -> int:
+    """Bytes of memory on an accelerator. XLA reports the part it may use, MEM_FRACTION of the whole."""
+    fraction = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
+    return int(device.memory_stats()["bytes_limit"] / fraction)
+
+
+def validate(config) -> None:
+    """Checks the rules between keys that types cannot express.
+
+    Raises:
+      UserError: the first rule that is broken: value, limit and remedy.
+    """
+    if not set(config.stages.split(",")) <= set(STAGES):
+        raise UserError(f"stages={config.stages!r}: choose from {','.join(STAGES)}, separated by commas")
+    for section, names in POSITIVE.items():
+        for name in names:
+            if config[section][name] <= 0:
+                raise UserError(f"{section}.{name}={config[section][name]} must be above 0")
+    batch_size, accum_steps = config.train.batch_size, config.train.accum_steps
+    if batch_size % accum_steps:
+        above = accum_steps * (batch_size // accum_steps + 1)
+        raise UserError(
+            f"train.batch_size={batch_size} rows cannot be split into train.accum_steps={accum_steps} equal "
+            f"micro-batches; try --config.train.batch_size={above}"
+        )
+    if config.train.warmup_steps >= config.train.num_steps:
+        raise UserError(
+            f"train.warmup_steps={config.train.warmup_steps} must be below train.num_steps={config.train.num_steps}; "
+            f"try --config.train.warmup_steps={config.train.num_steps // 10}"
+        )
+    choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
+               "data.curriculum": ("linear", "none")}  # fmt: skip
+    for key, allowed in choices.items():
+        section, name = key.split(".")
+        if config[section][name] not in allowed:
+            raise UserError(f"{key}={config[section][name]!r}: choose one of {', '.join(allowed)}")

@@ -1,0 +1,72 @@
+"""The recipe: supervised training on graded reasoning, from data to report.
+
+Run:  python main.py --config configs/reason.py          (looks at the machine)
+      python main.py --config configs/reason.py:tiny     (any CPU, no network)
+      python main.py --config configs/reason.py:1.7b     (one CUDA card; weights from the hub or a local folder)
+"""
+
+import jax
+
+from configs import base
+
+GIB = 2**30
+# Below this Qwen3-1.7B does not fit with its optimizer; a card sold as 16 GB reports slightly less than 16 GiB.
+SMALLEST_ACCELERATOR = 15.5 * GIB
+
+
+def get_config(variant: str = "auto"):
+    """The configuration of one variant: "tiny", "0.6b", "1.7b", or "auto" to choose by what this machine has."""
+    why = "asked for"
+    if variant == "auto":
+        variant, why = _choose()
+    if variant not in VARIANTS:
+        raise ValueError(f"configs/reason.py has no variant {variant!r}; choose one of {', '.join(VARIANTS)}")
+    config = base.get_config()
+    VARIANTS[variant](config)
+    others = ", ".join(f"configs/reason.py:{name}" for name in VARIANTS if name != variant)
+    config.recipe = f"recipe reason:{variant} ({why}); to choose otherwise: --config {others}"
+    return config
+
+
+def _choose() -> tuple[str, str]:
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        return "tiny", "this machine has no accelerator that JAX can use"
+    memory = base.device_memory(device)
+    seen = f"{device.device_kind} with {memory / GIB:.1f} GiB"
+    if memory < SMALLEST_ACCELERATOR:
+        return "tiny", f"{seen} is less than the 16 GiB that the 1.7b variant needs"
+    return "1.7b", seen
+
+
+def _tiny(config):
+    """A 1M-parameter Qwen3 made on the spot; minutes on two CPU cores."""
+    config.workdir = "runs/reason-tiny"
+    config.model.source = "random"
+    config.tokenizer.source = "procedural"
+    config.train.num_steps = 1500
+    config.train.batch_size = 16
+    config.train.accum_steps = 2
+    config.train.seq_len = 256
+    config.train.learning_rate = 3e-3
+    config.train.weight_decay = 0.1
+    config.train.compute_dtype = "float32"  # CPUs compute bfloat16 slower than float32
+    config.train.remat = "none"
+    config.train.loss_chunk = 4096
+    config.train.validate_every_steps = 250
+    config.checkpoint.every_steps = 250
+    config.eval.num_problems = 600
+    config.eval.batch_size = 128
+    config.eval.max_new_tokens = 224
+
+
+def _qwen3(name: str):
+    def change(config):
+        config.workdir = f"runs/reason-{name}"
+        config.model.source = f"Qwen/Qwen3-{name.upper()}-Base"
+        config.train.attention = "blockwise"
+
+    return change
+
+
+VARIANTS = {"tiny": _tiny, "0.6b": _qwen3("0.6b"), "1.7b": _qwen3("1.7b")}

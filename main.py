@@ -1,0 +1,52 @@
+"""Flags -> configuration -> the stages it names, in order.
+
+    python main.py --config configs/reason.py
+    python main.py --config configs/reason.py:tiny --config.train.num_steps=50 --config.workdir=runs/trial
+"""
+
+import errno
+import os
+import sys
+
+# XLA takes three quarters of a card unless told otherwise; the rest stays for the CUDA context. Must precede jax.
+os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+
+from absl import app, flags  # noqa: E402
+from ml_collections import config_dict, config_flags  # noqa: E402
+
+from configs import base  # noqa: E402
+from tiny_reasoning_jax import stages  # noqa: E402
+from tiny_reasoning_jax.errors import UserError  # noqa: E402
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny.")
+flags.mark_flag_as_required("config")
+
+
+def main(argv):
+    """Runs the stages of the configuration."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
+    base.validate(CONFIG.value)
+    stages.run(config_dict.FrozenConfigDict(CONFIG.value))
+
+
+def parse_flags(argv):
+    """Parses flags; an unknown key or a wrong type becomes a message (ml_collections names the nearest key)."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError) as error:
+        text = str(error.args[0] if error.args else error)
+        raise UserError(f"{text}\nAll keys, with units and reasons, are in configs/base.py") from error
+
+
+if __name__ == "__main__":
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"error: {error}; make room and run the same command again, it goes on from there", file=sys.stderr)
+        sys.exit(2)

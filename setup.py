@@ -1,0 +1,45 @@
+"""Packaging; every dependency stands here with its reason."""
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "pytest>=8",
+    "torch==2.13.0",  # the independent reference: transformers' Qwen3 in float32; pinned, looser pins fetch a CUDA build
+    "beartype",  # checks jaxtyping's shapes while tests run
+    "sympy",  # checks algebraic answers without sharing code with the generators
+]
+DEV = ["ruff==0.17.6"]  # one formatter and linter; pinned, because its format is part of CI
+
+setup(
+    name="tiny_reasoning_jax",
+    version="0.1.0",
+    description="Training a reasoning model on one GPU, in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tiny_reasoning_jax*", "convert*"]),
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",  # NNX modules
+        "optax>=0.2.8",  # AdamW, schedules, MultiSteps
+        "orbax-checkpoint>=0.12",  # asynchronous, atomic checkpoints
+        "grain>=0.2.18",  # deterministic input pipeline whose state can be saved
+        "transformers>=4.51",  # tokenizers and chat templates as every other tool applies them
+        "ml_collections>=1.1",  # configuration files with command-line overrides
+        "chex>=0.1.90",  # trace counting
+        "jaxtyping>=0.3",  # shapes in signatures
+        "safetensors>=0.5",  # the files that weights come in
+        "huggingface_hub",  # downloads of hub ids, and nothing else
+        "tokenizers>=0.21",  # trains the byte-level BPE of the offline default
+        "jinja2>=3.1",  # chat templates; transformers leaves it optional
+        "tensorboardX>=2.6",  # TensorBoard events without TensorFlow
+        "tqdm>=4.66",  # the bar on a terminal
+        "matplotlib>=3.9",  # plots in the report
+    ],
+    extras_require={
+        "cuda13": ["jax[cuda13]>=0.10"],
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "tpu": ["jax[tpu]>=0.10"],
+        "test": TEST,
+        "dev": TEST + DEV,
+    },
+)
