@@ -1,0 +1,93 @@
+"""Attention: who sees whom, and the backends that compute it.
+
+A training backend has the signature `attend(q, k, v, segment_ids) -> context`; rows are packed, and a token sees only
+earlier tokens of its own segment. Every backend in BACKENDS must pass tests/model/test_attention.py (packed == apart,
+grouped heads included): a backend that drops segment ids trains on a mixture of unrelated examples and says nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from tiny_reasoning_jax.errors import UserError
+
+
+def masked_attention(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B S K H"],
+    v: Float[Array, "B S K H"],
+    attn_mask: Bool[Array, "B T S"],
+) -> Float[Array, "B T N H"]:
+    """Softmax attention under an explicit mask; grouped heads (N a multiple of K). Scores and softmax are float32.
+
+    A query that may see nothing (padding) gets the mean of the values: finite, and masked out of every loss.
+    """
+    groups = q.shape[2] // k.shape[2]
+    q_grouped = q.reshape(*q.shape[:2], k.shape[2], groups, q.shape[3])  # N -> K, G
+    scores = jnp.einsum("btkgh,bskh->bkgts", q_grouped, k, preferred_element_type=jnp.float32)
+    scores = scores * q.shape[-1] ** -0.5
+    # The lowest finite number, not -inf: a row that is masked everywhere must not become NaN.
+    scores = jnp.where(attn_mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
+    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(q.shape)
+
+
+def reference(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segment_ids: Int[Array, "B T"],
+) -> Float[Array, "B T N H"]:
+    """The plain form: holds scores [B, N, T, T] in float32, so it is for short rows and for checking the others."""
+    return masked_attention(q, k, v, packed_mask(segment_ids, segment_ids, 0))
+
+
+def packed_mask(
+    query_segments: Int[Array, "B T"], key_segments: Int[Array, "B S"], first_query: int | Int[Array, ""]
+) -> Bool[Array, "B T S"]:
+    """True where query t (at row index first_query + t) may see key s: same segment, not later, not padding."""
+    t = first_query + jnp.arange(query_segments.shape[1])[:, None]
+    s = jnp.arange(key_segments.shape[1])[None, :]
+    same = query_segments[:, :, None] == key_segments[:, None, :]
+    return same & (s <= t) & (query_segments != 0)[:, :, None]
+
+
+def blockwise(
+    q: Float[Array, "B T N H"],
+    k: Float[Array, "B T K H"],
+    v: Float[Array, "B T K H"],
+    segment_ids: Int[Array, "B T"],
+    block: int = 512,
+) -> Float[Array, "B T N H"]:
+    """The reference, one block of queries at a time: scores [B, N, block, T], recomputed in the backward pass.
+
+    Runs on any device at any length whose keys fit; memory grows with T, not with T squared.
+    """
+    T = q.shape[1]
+    if T <= block:
+        return reference(q, k, v, segment_ids)
+    if T % block:
+        raise UserError(f"train.seq_len={T} is not a multiple of {block}, the query block of blockwise attention")
+
+    @jax.checkpoint
+    def one_block(first_query):
+        q_block = jax.lax.dynamic_slice_in_dim(q, first_query, block, axis=1)
+        query_segments = jax.lax.dynamic_slice_in_dim(segment_ids, first_query, block, axis=1)
+        return masked_attention(q_block, k, v, packed_mask(query_segments, segment_ids, first_query))
+
+    blocks = jax.lax.map(one_block, jnp.arange(0, T, block))  # [T / block, B, block, N, H]
+    return jnp.moveaxis(blocks, 0, 1).reshape(q.shape)
+
+
+BACKENDS = {"reference": reference, "blockwise": blockwise}
+
+
+def select(name: str):
+    """The backend called `name`.
+
+    Raises:
+      UserError: no such backend.
+    """
+    if name not in BACKENDS:
+        raise UserError(f"train.attention={name!r} is unknown; choose one of {', '.join(BACKENDS)}")
+    return BACKENDS[name]

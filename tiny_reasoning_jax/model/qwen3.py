@@ -1,0 +1,214 @@
+"""Qwen3 (dense) in Flax NNX: arXiv 2505.09388; the layer equations are checked against transformers in the tests.
+
+Modules are used at the edges: `ModelDef` builds the graph once, and training and sampling work on a plain dict
+{"layers.0.attn.q": array, ...} that `ModelDef.bind` turns into a callable model inside a jitted function.
+Letters: B rows, T positions, S cache slots, D width, F MLP width, N query heads, K key/value heads, H head width, V rows
+of the vocabulary.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from tiny_reasoning_jax.model import attention, cache, rope
+from tiny_reasoning_jax.model.spec import ModelSpec
+
+Params = dict[str, jax.Array]
+INIT_STDDEV = 0.02  # initializer_range of the Qwen3 configs
+
+
+def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stddev: float = INIT_STDDEV) -> nnx.Param:
+    """A normal-initialised float32 parameter that carries the logical name of each axis."""
+    return nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32), logical_axes=axes)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm over the last axis; statistics in float32 (arXiv 1910.07467)."""
+
+    def __init__(self, size: int, eps: float, axis: str):
+        self.scale = nnx.Param(jnp.ones(size, jnp.float32), logical_axes=(axis,))
+        self.eps = eps
+
+    def __call__(self, x: Float[Array, "*any size"]) -> Float[Array, "*any size"]:
+        """Normalises x and scales it; the result has x's dtype."""
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
+        return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with RMSNorm on queries and keys."""
+
+    def __init__(self, spec: ModelSpec, attend, rngs: nnx.Rngs):
+        D, H = spec.hidden_size, spec.head_dim
+        N, K = spec.num_attention_heads, spec.num_key_value_heads
+        self.q = _matrix(rngs, (D, N, H), ("embed", "heads", "head_dim"))
+        self.k = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
+        self.v = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
+        # Residual branches start smaller, so that the sum over layers keeps its scale (GPT-2's rule).
+        residual = INIT_STDDEV * (2 * spec.num_hidden_layers) ** -0.5
+        self.o = _matrix(rngs, (N, H, D), ("heads", "head_dim", "embed"), residual)
+        self.q_norm = RMSNorm(H, spec.rms_norm_eps, "head_dim")
+        self.k_norm = RMSNorm(H, spec.rms_norm_eps, "head_dim")
+        self.attend = attend
+
+    def __call__(self, x, angles, segment_ids, positions, layer_cache):
+        """x [B, T, D] -> [B, T, D] and the layer's updated (keys, values); without a cache, None."""
+        w = lambda param: param[...].astype(x.dtype)
+        q = self.q_norm(jnp.einsum("BTD,DNH->BTNH", x, w(self.q)))
+        k = self.k_norm(jnp.einsum("BTD,DKH->BTKH", x, w(self.k)))
+        v = jnp.einsum("BTD,DKH->BTKH", x, w(self.v))
+        q, k = rope.rotate(q, angles), rope.rotate(k, angles)
+        if layer_cache is None:
+            context = self.attend(q, k, v, segment_ids)
+        else:
+            keys, values = (cache.write(c, new, positions) for c, new in zip(layer_cache, (k, v), strict=True))
+            layer_cache = (keys, values)
+            seen = jnp.arange(keys.shape[2])[None, None, :] <= positions[:, :, None]
+            # B, K, S, H -> B, S, K, H: folded into the products, nothing is moved.
+            k, v = (slots.swapaxes(1, 2).astype(x.dtype) for slots in layer_cache)
+            context = attention.masked_attention(q, k, v, seen)
+        return jnp.einsum("BTNH,NHD->BTD", context, w(self.o)), layer_cache
+
+
+class MLP(nnx.Module):
+    """SwiGLU (arXiv 2002.05202)."""
+
+    def __init__(self, spec: ModelSpec, rngs: nnx.Rngs):
+        D, F = spec.hidden_size, spec.intermediate_size
+        self.gate = _matrix(rngs, (D, F), ("embed", "mlp"))
+        self.up = _matrix(rngs, (D, F), ("embed", "mlp"))
+        self.down = _matrix(rngs, (F, D), ("mlp", "embed"), INIT_STDDEV * (2 * spec.num_hidden_layers) ** -0.5)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        """Applies down(silu(gate(x)) * up(x))."""
+        w = lambda param: param[...].astype(x.dtype)
+        return (jax.nn.silu(x @ w(self.gate)) * (x @ w(self.up))) @ w(self.down)
+
+
+class Layer(nnx.Module):
+    """One transformer block with pre-norm residual branches."""
+
+    def __init__(self, spec: ModelSpec, attend, rngs: nnx.Rngs):
+        self.attn_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
+        self.attn = Attention(spec, attend, rngs)
+        self.mlp_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
+        self.mlp = MLP(spec, rngs)
+
+    def __call__(self, x, angles, segment_ids, positions, layer_cache):
+        """x [B, T, D] -> [B, T, D] and the layer's cache."""
+        with jax.named_scope("attention"):
+            context, layer_cache = self.attn(self.attn_norm(x), angles, segment_ids, positions, layer_cache)
+            x = x + context
+        with jax.named_scope("mlp"):
+            return x + self.mlp(self.mlp_norm(x)), layer_cache
+
+
+class Qwen3(nnx.Module):
+    """The decoder. Layers are unrolled: scanned layers keep nearly twice the activations on a GPU."""
+
+    def __init__(self, spec: ModelSpec, rngs: nnx.Rngs, *, dtype, attend, remat: bool):
+        self.spec, self.dtype, self.remat = spec, dtype, remat
+        self.embed = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"))
+        self.layers = nnx.List([Layer(spec, attend, rngs) for _ in range(spec.num_hidden_layers)])
+        self.final_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
+        if not spec.tie_word_embeddings:
+            self.lm_head = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"))
+
+    @property
+    def head(self) -> Float[Array, "V D"]:
+        """The output matrix; with tied embeddings it is the embedding itself, not a copy."""
+        return (self.embed if self.spec.tie_word_embeddings else self.lm_head)[...]
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        segment_ids: Int[Array, "B T"] | None = None,
+        kv_cache: cache.Cache | None = None,
+    ) -> tuple[Float[Array, "B T D"], cache.Cache | None]:
+        """Final hidden states, before the head.
+
+        Args:
+          tokens: input ids.
+          positions: place of each token in its own sequence.
+          segment_ids: packed examples, see data/batch.py; None means that every row is one sequence.
+          kv_cache: with a cache, tokens are appended at `positions` and see all earlier slots of their row; segment_ids
+            are not used.
+        """
+        x = self.embed[...][tokens].astype(self.dtype)
+        if segment_ids is None:
+            segment_ids = jnp.ones_like(tokens)
+        angles = rope.rope_angles(positions, self.spec.head_dim, self.spec.rope_theta)
+        keys, values = [], []
+        for i, layer in enumerate(self.layers):
+            layer_cache = None if kv_cache is None else (kv_cache.keys[i], kv_cache.values[i])
+            run = jax.checkpoint(layer.__call__) if self.remat else layer
+            x, layer_cache = run(x, angles, segment_ids, positions, layer_cache)
+            if layer_cache is not None:
+                keys.append(layer_cache[0])
+                values.append(layer_cache[1])
+        new_cache = None if kv_cache is None else cache.Cache(tuple(keys), tuple(values))
+        return self.final_norm(x), new_cache
+
+    def logits(self, hidden: Float[Array, "*any D"]) -> Float[Array, "*any V"]:
+        """Float32 logits of final hidden states. For training use train/losses.py, which never holds them all."""
+        return jnp.einsum("...D,VD->...V", hidden, self.head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelDef:
+    """Everything static about a model: hashable, so that it can be closed over or passed as a static argument.
+
+    Attributes:
+      spec: the shape.
+      dtype: dtype of activations; parameters are cast to it where they are used.
+      attention: name of the training attention backend.
+      remat: recompute each layer in the backward pass instead of keeping its activations.
+    """
+
+    spec: ModelSpec
+    dtype: str = "bfloat16"
+    attention: str = "reference"
+    remat: bool = False
+
+    def _create(self, seed) -> Qwen3:
+        attend = attention.select(self.attention)
+        return Qwen3(self.spec, nnx.Rngs(seed), dtype=jnp.dtype(self.dtype), attend=attend, remat=self.remat)
+
+    @functools.cached_property
+    def _split(self):
+        graph, state = nnx.split(nnx.eval_shape(lambda: self._create(0)))
+        return graph, nnx.to_flat_state(state)
+
+    def bind(self, params: Params) -> Qwen3:
+        """The callable model over `params`. For use inside a traced function: it costs time only while tracing."""
+        graph, flat_state = self._split
+        flat = [(path, variable.replace(params[_name(path)])) for path, variable in flat_state]
+        return nnx.merge(graph, nnx.from_flat_state(flat))
+
+    def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name -> shape of every parameter, bfloat16, as it is stored."""
+        return {_name(p): jax.ShapeDtypeStruct(v.get_value().shape, jnp.bfloat16) for p, v in self._split[1]}
+
+    def logical_axes(self) -> dict[str, tuple[str, ...]]:
+        """Name -> logical name of each axis of every parameter, for sharding rules."""
+        return {_name(path): variable.get_metadata("logical_axes") for path, variable in self._split[1]}
+
+    def create_params(self, seed: int) -> Params:
+        """New random parameters in bfloat16, the same for the same seed."""
+
+        @jax.jit
+        def create():
+            state = nnx.to_flat_state(nnx.state(self._create(seed)))
+            return {_name(path): variable[...].astype(jnp.bfloat16) for path, variable in state}
+
+        return create()
+
+
+def _name(path: tuple) -> str:
+    return ".".join(map(str, path))
