@@ -1,0 +1,236 @@
+"""pytest tests/train/test_step.py"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+from tiny_reasoning_jax.data.batch import Batch
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.train import losses
+from tiny_reasoning_jax.train.optimizer import make_optimizer
+from tiny_reasoning_jax.train.step import create_state, make_train_step, micro_loss, run_step
+
+SPEC = ModelSpec(97, 32, 48, 2, 4, 2, 8, 1e4)
+MODEL = ModelDef(SPEC, dtype="float32")
+T = 24
+
+
+def config(**changes):
+    values = dict(
+        num_steps=100, warmup_steps=1, learning_rate=1e-2, final_learning_rate_ratio=0.1, weight_decay=0.1,
+        b1=0.9, b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32,
+    )  # fmt: skip
+    return ml_collections.FrozenConfigDict(values | changes)
+
+
+def examples(rng, count, low=5, high=12):
+    return [rng.integers(1, SPEC.vocab_size, rng.integers(low, high)) for _ in range(count)]
+
+
+def pack(rows, prompt_length=2, length=T):
+    """Batch arrays [rows, T] from lists of examples per row."""
+    arrays = {name: np.zeros((len(rows), length), np.int32) for name in Batch._fields[:-1]}
+    for r, row in enumerate(rows):
+        at = 0
+        for number, tokens in enumerate(row, 1):
+            n = len(tokens) - 1
+            place = (r, slice(at, at + n))
+            arrays["tokens"][place], arrays["targets"][place] = tokens[:-1], tokens[1:]
+            arrays["segment_ids"][place], arrays["positions"][place] = number, np.arange(n)
+            arrays["loss_mask"][place] = np.arange(1, n + 1) >= prompt_length
+            at += n
+    arrays["loss_mask"] = arrays["loss_mask"].astype(bool)
+    return Batch(*map(jnp.asarray, arrays.values()), jnp.float32(max(1, arrays["loss_mask"].sum())))
+
+
+def split(batch, accum_steps):
+    """[rows, T] -> [accum_steps, rows / accum_steps, T]; the divisor stays the whole step's."""
+    shaped = [x.reshape(accum_steps, -1, T) for x in batch[:-1]]
+    return Batch(*shaped, loss_denom=jnp.full(accum_steps, batch.loss_denom))
+
+
+@pytest.fixture
+def params():
+    return MODEL.create_params(0)
+
+
+def four_uneven_rows():
+    rng = np.random.default_rng(1)
+    batch = pack([examples(rng, 2), examples(rng, 1), examples(rng, 2, 9, 12), examples(rng, 1)])
+    mask = np.array(batch.loss_mask)
+    mask[1] = False  # with accum_steps 4 a micro-batch that trains nothing
+    return batch._replace(loss_mask=jnp.asarray(mask), loss_denom=jnp.float32(mask.sum()))
+
+
+@pytest.mark.parametrize("accum_steps", [2, 4])
+def test_accumulated_equals_the_whole_batch(params, accum_steps):
+    batch = four_uneven_rows()
+    results = []
+    for n in (1, accum_steps):
+        cfg = config(accum_steps=n)
+        optimizer = make_optimizer(cfg)
+        train_step = make_train_step(MODEL, optimizer, cfg)
+        state = create_state(jax.tree.map(jnp.copy, params), optimizer)
+        for _ in range(3):
+            state, metrics = run_step(train_step, state, split(batch, n))
+        results.append((state, metrics))
+    (whole, whole_metrics), (parts, parts_metrics) = results
+    np.testing.assert_allclose(parts_metrics.loss, whole_metrics.loss, rtol=1e-6)
+    np.testing.assert_allclose(parts_metrics.grad_norm, whole_metrics.grad_norm, rtol=1e-5)
+    for name in params:
+        # Adam divides gradients by their own size and so hides their scale: its moments are compared as well.
+        moments = [s.opt_state.inner_opt_state[2][0].mu[name] for s in (whole, parts)]
+        np.testing.assert_allclose(moments[1], moments[0], rtol=1e-4, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(parts.master[name], whole.master[name], rtol=1e-5, atol=2e-5, err_msg=name)
+
+
+def test_it_is_multisteps_bit_for_bit(params):
+    """Against plain optax.MultiSteps, which runs the optimizer on every micro-step, over two optimizer steps."""
+    cfg = config(accum_steps=4)
+    optimizer = make_optimizer(cfg)
+    batch = split(four_uneven_rows(), 4)
+    ours = create_state(jax.tree.map(jnp.copy, params), optimizer)
+    train_step = make_train_step(MODEL, optimizer, cfg)
+    for _ in range(2):
+        ours, _ = run_step(train_step, ours, batch)
+
+    master = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    opt_state = optimizer.init(master)
+
+    @jax.jit
+    def micro_step(master, opt_state, micro):
+        image = jax.tree.map(lambda m: m.astype(jnp.bfloat16).astype(jnp.float32), master)
+        grads = jax.grad(functools.partial(micro_loss, MODEL, cfg.loss_chunk))(image, micro)
+        updates, opt_state = optimizer.update(grads, opt_state, master)
+        return optax.apply_updates(master, updates), opt_state
+
+    for i in range(8):
+        master, opt_state = micro_step(master, opt_state, Batch(*(x[i % 4] for x in batch)))
+    same = jax.tree.map(jnp.array_equal, (ours.master, ours.opt_state), (master, opt_state))
+    assert all(jax.tree.leaves(same)), same
+
+
+def test_params_are_always_the_bfloat16_view_of_the_master(params):
+    """200 steps whose updates are below a bfloat16 ulp move the master and, in time, the parameters."""
+    cfg = config(learning_rate=2e-5, final_learning_rate_ratio=1.0, num_steps=200, weight_decay=0.0)
+    optimizer = make_optimizer(cfg)
+    train_step = make_train_step(MODEL, optimizer, cfg)
+    start = jax.device_get(params["layers.0.attn_norm.scale"].astype(jnp.float32))  # ones: an ulp is 2**-8 or 2**-7
+    state, batch = create_state(params, optimizer), split(four_uneven_rows(), 1)
+    moved_at = None
+    for step in range(1, 201):
+        before = jax.device_get(state.master["layers.0.attn_norm.scale"])
+        state, _ = run_step(train_step, state, batch)
+        for name, master in state.master.items():
+            assert jnp.array_equal(state.params[name], master.astype(jnp.bfloat16)), (name, step)
+        after = jax.device_get(state.master["layers.0.attn_norm.scale"])
+        assert 0 < np.abs(after - before).max() < 2**-9, step
+        if moved_at is None and np.any(jax.device_get(state.params["layers.0.attn_norm.scale"]) != start):
+            moved_at = step
+    assert moved_at is not None and moved_at > 20, moved_at
+
+
+def test_packed_examples_train_as_if_apart(params):
+    rng = np.random.default_rng(2)
+    first, second, third = examples(rng, 3)
+    packed, apart = pack([[first, second, third]], length=40), pack([[first], [second], [third]], length=40)
+    grad = jax.jit(jax.value_and_grad(functools.partial(micro_loss, MODEL, 32)))
+    exact = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    (loss_p, grads_p), (loss_a, grads_a) = grad(exact, packed), grad(exact, apart)
+    np.testing.assert_allclose(loss_p, loss_a, rtol=1e-6)
+    for name in params:
+        np.testing.assert_allclose(grads_p[name], grads_a[name], rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+@jax.jit
+def per_token(params, batch):
+    model = MODEL.bind(params)
+    hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
+    return losses.token_losses(hidden, model.head, jnp.asarray(batch.targets))
+
+
+def test_changing_one_example_changes_nothing_in_its_neighbours(params):
+    rng = np.random.default_rng(3)
+    first, second, third = examples(rng, 3)
+    a = pack([[first, second, third]], length=40)
+    b = pack([[first, (second + 11) % SPEC.vocab_size, third]], length=40)
+    loss_a, loss_b = (per_token(params, x) for x in (a, b))
+    neighbours = jnp.isin(a.segment_ids, jnp.array([1, 3]))
+    assert jnp.array_equal(loss_a[neighbours], loss_b[neighbours])
+    assert not jnp.array_equal(loss_a[a.segment_ids == 2], loss_b[a.segment_ids == 2])
+
+
+def test_the_loss_sees_no_prompt_token(params):
+    batch = pack([examples(np.random.default_rng(4), 2)], prompt_length=4)
+    changed = batch._replace(targets=jnp.where(batch.loss_mask, batch.targets, 5))
+    loss = jax.jit(functools.partial(micro_loss, MODEL, 32))
+    assert loss(params, batch) == loss(params, changed)
+    assert batch.loss_mask.sum() < (batch.segment_ids > 0).sum()
+
+
+@pytest.mark.parametrize("accum_steps", [1, 2])
+def test_a_non_finite_gradient_is_reported_and_not_applied(params, accum_steps):
+    cfg = config(accum_steps=accum_steps)
+    optimizer = make_optimizer(cfg)
+    train_step = make_train_step(MODEL, optimizer, cfg)
+    batch = split(four_uneven_rows(), accum_steps)
+    state, metrics = run_step(train_step, create_state(params, optimizer), batch)
+    assert metrics.finite
+    before = jax.device_get((state.params, state.master, state.opt_state.inner_opt_state, state.step))
+    poisoned = batch._replace(loss_denom=jnp.zeros_like(batch.loss_denom))
+    state, metrics = run_step(train_step, state, poisoned)
+    assert not metrics.finite
+    after = jax.device_get((state.params, state.master, state.opt_state.inner_opt_state, state.step))
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
+
+
+def test_one_compilation_per_variant_for_a_whole_run(params):
+    cfg = config(accum_steps=2)
+    optimizer = make_optimizer(cfg)
+    train_step = make_train_step(MODEL, optimizer, cfg)
+    state = create_state(params, optimizer)
+    rng = np.random.default_rng(5)
+    for count in (1, 2, 1, 2):
+        state, _ = run_step(train_step, state, split(pack([examples(rng, count) for _ in range(4)]), 2))
+    assert train_step.accumulate._cache_size() == 1
+    assert train_step.apply._cache_size() == 1
+
+
+def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(params):
+    cfg = config(accum_steps=2)
+    optimizer = make_optimizer(cfg)
+    train_step = make_train_step(MODEL, optimizer, cfg)
+    state = create_state(params, optimizer)
+    micro = Batch(*(x[0] for x in split(four_uneven_rows(), 2)))
+    state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
+    for variant in train_step:
+        compiled = variant.lower(state, micro).compile()
+        aliased = compiled.memory_analysis().alias_size_in_bytes
+        # The recorded gradient norm is overwritten by a new scalar: the arrays of the model must all be aliased.
+        assert aliased >= 0.99 * state_bytes, (aliased, state_bytes)
+    accumulate_text = train_step.accumulate.lower(state, micro).compile().as_text()
+    apply_text = train_step.apply.lower(state, micro).compile().as_text()
+    # Adam's denominator is the only square root over parameter shapes outside the norms' rsqrt.
+    embed = f"f32[{SPEC.vocab_size},{SPEC.hidden_size}]"
+    roots = lambda text: [line for line in text.splitlines() if "sqrt(" in line and "rsqrt(" not in line and embed in line]
+    assert roots(apply_text) and not roots(accumulate_text)
+
+
+def test_remat_changes_memory_not_numbers(params):
+    batch = Batch(*(x[0] for x in split(four_uneven_rows(), 1)))
+    exact = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    grad = lambda remat: jax.jit(
+        jax.value_and_grad(functools.partial(micro_loss, ModelDef(SPEC, "float32", remat=remat), 32))
+    )
+    (loss_a, grads_a), (loss_b, grads_b) = grad(False)(exact, batch), grad(True)(exact, batch)
+    np.testing.assert_allclose(loss_a, loss_b, rtol=1e-6)
+    for name in params:
+        np.testing.assert_allclose(grads_a[name], grads_b[name], rtol=1e-4, atol=1e-6, err_msg=name)
+    assert "remat" in str(jax.make_jaxpr(grad(True))(exact, batch))
+    assert "remat" not in str(jax.make_jaxpr(grad(False))(exact, batch))

@@ -1,0 +1,93 @@
+"""Checkpoints of a run: everything needed to go on as if it had never stopped, in one atomic commit.
+
+Layout under workdir/checkpoints (shared with the converter, see model/store.py):
+  tokenizer/        Hugging Face tokenizer files
+  <step>/params     bfloat16 parameters
+  <step>/state      float32 master, moments, MultiSteps counters, step
+  <step>/data       state of the Grain iterator: step, cursors of the curriculum, pending examples
+  <step>/meta       model config, seed and step (every random draw of a run is a function of these two), identity of the run
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.train.step import TrainState
+
+ITEMS = ("params", "state", "data", "meta")
+
+
+class Checkpoints:
+    """The checkpoints of one run; saving is asynchronous, the newest `keep` stay on disk."""
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=ITEMS)
+
+    def latest_step(self) -> int | None:
+        """The newest committed step, None when there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data_state: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here."""
+        params, rest = state.params, state._replace(params={})
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardSave(params),
+                state=ocp.args.StandardSave(rest._asdict()),
+                data=ocp.args.JsonSave(data_state),
+                meta=ocp.args.JsonSave(meta),
+            ),
+        )
+
+    def load_meta(self, step: int) -> dict[str, Any]:
+        """What the checkpoint says about its run, without reading arrays."""
+        return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
+
+    def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """The state and the data iterator's state saved at `step`.
+
+        Args:
+          step: a committed step.
+          like: shapes, dtypes and shardings of the state to fill.
+
+        Raises:
+          UserError: the checkpoint cannot be read; names an earlier one to go on from.
+        """
+        rest = like._replace(params={})
+        restored = self._restore(
+            step,
+            params=ocp.args.StandardRestore(like.params),
+            state=ocp.args.StandardRestore(rest._asdict()),
+            data=ocp.args.JsonRestore(),
+        )
+        state = TrainState(**restored["state"])._replace(params=restored["params"])
+        return state, restored["data"]
+
+    def _restore(self, step: int, **items):
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            earlier = [s for s in self._manager.all_steps() if s < step]
+            remedy = f"go on from step {max(earlier)}" if earlier else "start this run anew"
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}). "
+                f"To {remedy}, move it away and run the same command again: "
+                f"mv {self.folder / str(step)} {self.folder.parent / f'corrupt-checkpoint-{step}'}"
+            ) from error
+
+    def close(self) -> None:
+        """Waits until what was begun is on disk; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+
+def abstract(state: TrainState) -> TrainState:
+    """Shapes, dtypes and a single-device sharding for every array of `state` (concrete or from eval_shape)."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)

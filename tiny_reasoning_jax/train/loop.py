@@ -1,0 +1,150 @@
+"""The training loop: hands batches to the compiled step, reads its metrics one step late, saves, and stops when told.
+
+It refuses to go on from a non-finite step, and never saves a step whose metrics it has not read.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from tiny_reasoning_jax.data.batch import Batch, StepBatch
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.train import losses
+from tiny_reasoning_jax.train.checkpoint import Checkpoints
+from tiny_reasoning_jax.train.metrics import MetricsWriter
+from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
+from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, run_step
+
+
+class _Pending(NamedTuple):
+    """A step that was handed to the device and whose metrics are not read yet."""
+
+    step: int
+    metrics: Metrics
+    batch: StepBatch
+    data_wait_seconds: float
+
+
+def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) -> Callable[[Any], float]:
+    """Returns validate(params): mean loss per completion token over fixed batches."""
+
+    @jax.jit
+    def loss_sum(params, batch):
+        model = model_def.bind(params)
+        hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
+        return losses.cross_entropy_sum(hidden, model.head, batch.targets, batch.loss_mask, loss_chunk)
+
+    num_trained = sum(int(batch.loss_mask.sum()) for batch in batches)
+    return lambda params: float(sum(loss_sum(params, batch) for batch in batches)) / num_trained
+
+
+class Recorder:
+    """Turns steps into lines of metrics: rates, learning rate, and the guard against non-finite numbers."""
+
+    def __init__(self, writer: MetricsWriter, progress: Progress, schedule):
+        self.writer, self.progress, self.schedule = writer, progress, schedule
+        self.began = self.last = time.monotonic()
+        self.pending: _Pending | None = None
+
+    def flush(self, validation_loss: float | None = None) -> None:
+        """Reads and writes the metrics of the step in flight, if there is one.
+
+        Raises:
+          UserError: its loss or gradient was not finite.
+        """
+        if self.pending is None:
+            return
+        pending, self.pending = self.pending, None
+        loss, grad_norm, finite = (float(x) for x in jax.device_get(pending.metrics))
+        if not finite:
+            raise UserError(_non_finite(pending, loss, grad_norm))
+        now = time.monotonic()
+        line = {
+            "step": pending.step,
+            "loss": loss,
+            "tokens": pending.batch.num_tokens,
+            "trained_tokens": pending.batch.num_trained_tokens,
+            "grad_norm": grad_norm,
+            "learning_rate": float(self.schedule(pending.step)),
+            "tokens_per_second": pending.batch.num_tokens / (now - self.last),
+            "data_wait_seconds": pending.data_wait_seconds,
+            "seconds": self.writer.seconds_before + now - self.began,
+        }
+        self.last = now
+        if validation_loss is not None:
+            line["validation_loss"] = validation_loss
+        self.writer.write(line)
+        self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s")
+        if validation_loss is not None:
+            self.progress.say(f"step {pending.step}: loss {loss:.4f}, validation loss {validation_loss:.4f}")
+
+
+def _non_finite(pending: _Pending, loss: float, grad_norm: float) -> str:
+    ids = "; ".join(f"micro-batch {i}: {', '.join(ids)}" for i, ids in enumerate(pending.batch.ids))
+    return (
+        f"step {pending.step}: loss={loss}, gradient norm={grad_norm}; both must be finite. The update was not applied "
+        f"and nothing was saved from it. Look at its examples, lower train.learning_rate or train.clip_norm, and run "
+        f"again to go on from the last checkpoint. Examples: {ids}"
+    )
+
+
+def train(
+    config,
+    model_def: ModelDef,
+    state: TrainState,
+    batches: Iterable[StepBatch],
+    checkpoints: Checkpoints,
+    *,
+    workdir: Path,
+    meta: dict[str, Any],
+    validation: list[Batch],
+    should_stop: Callable[[], bool],
+) -> TrainState:
+    """Trains from state.step to config.train.num_steps; returns the state, which may be earlier if told to stop.
+
+    Args:
+      config: the whole configuration.
+      model_def: the model.
+      state: where to begin; its buffers are taken over.
+      batches: a Grain iterator positioned at state.step (get_state is called on it).
+      checkpoints: where to save, every checkpoint.every_steps and at the end.
+      workdir: folder of metrics.jsonl.
+      meta: what to store beside every checkpoint.
+      validation: batches for the validation loss.
+      should_stop: asked after every step; True saves and returns.
+
+    Raises:
+      UserError: a non-finite loss or gradient, with the step and the ids of its examples.
+    """
+    optimizer = make_optimizer(config.train)
+    train_step = make_train_step(model_def, optimizer, config.train)
+    validate = make_validate(model_def, config.train.loss_chunk, validation)
+    start, end = int(state.step), config.train.num_steps
+    writer = MetricsWriter(workdir, start)
+    try:
+        with Progress("train", end, "step", start) as progress:
+            recorder = Recorder(writer, progress, make_schedule(config.train))
+            for step in range(start + 1, end + 1):
+                asked = time.monotonic()
+                batch = next(batches)
+                data_wait = time.monotonic() - asked
+                state, metrics = run_step(train_step, state, batch.arrays)
+                recorder.flush()  # the step before this one: the device already has its next work
+                recorder.pending = _Pending(step, metrics, batch, data_wait)
+                stop = should_stop()
+                if step == end or step % config.train.validate_every_steps == 0:
+                    recorder.flush(validate(state.params))
+                if stop or step == end or step % config.checkpoint.every_steps == 0:
+                    recorder.flush()
+                    checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})
+                if stop:
+                    progress.say(f"stopped at step {step}, which is saved; the same command goes on from here")
+                    break
+    finally:
+        writer.close()
+    return state

@@ -1,0 +1,55 @@
+"""AdamW on the float32 master under `optax.MultiSteps`, with the gradient norm kept where the step can read it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+class GradNormState(NamedTuple):
+    """State of `record_grad_norm`."""
+
+    grad_norm: jax.Array  # float32 scalar: global norm of the last gradient, before clipping
+
+
+def record_grad_norm() -> optax.GradientTransformation:
+    """Passes gradients on unchanged and remembers their global norm, so that clipping and logging share one reduction."""
+
+    def update(updates, state, params=None):
+        del state, params
+        return updates, GradNormState(optax.global_norm(updates))
+
+    return optax.GradientTransformation(lambda params: GradNormState(jnp.float32(0)), update)
+
+
+def make_schedule(config_train) -> optax.Schedule:
+    """Learning rate by optimizer step: linear warm-up, then a cosine to final_learning_rate_ratio of the peak."""
+    return optax.warmup_cosine_decay_schedule(
+        init_value=0.0,
+        peak_value=config_train.learning_rate,
+        warmup_steps=config_train.warmup_steps,
+        decay_steps=config_train.num_steps,
+        end_value=config_train.learning_rate * config_train.final_learning_rate_ratio,
+    )
+
+
+def make_optimizer(config_train) -> optax.MultiSteps:
+    """The optimizer of a run; feed it float32 gradients of a loss already divided by the whole step's trained tokens.
+
+    Gradients are summed over micro-batches, not averaged: with the divisor in the loss the sum is the gradient of the
+    step, and the accumulating micro-steps do not depend on their number, so one compilation serves them all.
+    """
+    inner = optax.chain(
+        record_grad_norm(),
+        optax.clip_by_global_norm(config_train.clip_norm),
+        optax.adamw(
+            # Step 0 of the schedule has rate 0; the first update uses the rate of step 1.
+            lambda count: make_schedule(config_train)(count + 1),
+            b1=config_train.b1,
+            b2=config_train.b2,
+            weight_decay=config_train.weight_decay,
+            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        ),
+    )
+    return optax.MultiSteps(inner, config_train.accum_steps, use_grad_mean=False)

@@ -1,0 +1,116 @@
+"""The training step: one micro-batch forward and backward, and every accum_steps of them one update.
+
+Laws: params == master.astype(bfloat16) after every step; accum_steps micro-batches give the update of their union; a
+non-finite loss or gradient leaves params, master and optimizer as they were, and the metrics say so.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tiny_reasoning_jax.data.batch import Batch
+from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
+from tiny_reasoning_jax.train import losses
+
+
+class TrainState(NamedTuple):
+    """Everything on the device that training changes.
+
+    Attributes:
+      step: int32 scalar, optimizer steps done.
+      params: bfloat16 parameters, a view of the master: always master.astype(bfloat16).
+      master: float32 parameters that the optimizer updates.
+      opt_state: optax.MultiStepsState: Adam's moments, the gradient accumulator, and the counters.
+      loss: float32 scalar, loss of the current step's micro-batches so far; 0 between steps.
+    """
+
+    step: jax.Array
+    params: Params
+    master: Params
+    opt_state: optax.MultiStepsState
+    loss: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What one step reports; scalars on the device."""
+
+    loss: jax.Array  # mean loss over the step's trained tokens
+    grad_norm: jax.Array  # global norm before clipping
+    finite: jax.Array  # False: loss or gradient was not finite and the update was not applied
+
+
+def create_state(params: Params, optimizer: optax.MultiSteps) -> TrainState:
+    """A fresh state around bfloat16 `params`; allocates the float32 master, moments and accumulator."""
+    master = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    return TrainState(jnp.int32(0), params, master, optimizer.init(master), jnp.float32(0))
+
+
+def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> jax.Array:
+    """A micro-batch's share of the step's mean loss: its loss sum / the trained tokens of the whole step."""
+    model = model_def.bind(params)
+    hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
+    loss_sum = losses.cross_entropy_sum(hidden, model.head, batch.targets, batch.loss_mask, loss_chunk)
+    return loss_sum / batch.loss_denom
+
+
+def _gradients(model_def, loss_chunk, state, batch):
+    # Differentiated at the float32 image of the parameters, which is exact: contributions that meet in one parameter
+    # (the tied embedding's two uses) add up in float32, and MultiSteps receives float32.
+    exact = jax.tree.map(lambda p: p.astype(jnp.float32), state.params)
+    return jax.value_and_grad(micro_loss, argnums=2)(model_def, loss_chunk, exact, batch)
+
+
+def accumulate(model_def, optimizer, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
+    """A micro-step that is not the step's last: adds its gradient to the accumulator.
+
+    MultiSteps runs the inner optimizer on every micro-step and keeps the result with `where(mini_step == last, ...)`.
+    With mini_step a constant the compiler sees a constant predicate and removes the optimizer from this function.
+    """
+    loss, grads = _gradients(model_def, loss_chunk, state, batch)
+    counted = state.opt_state.mini_step
+    first = state.opt_state._replace(mini_step=jnp.int32(0))  # summing does not depend on which micro-step it is
+    _, opt_state = optimizer.update(grads, first, state.master)
+    return state._replace(opt_state=opt_state._replace(mini_step=counted + 1), loss=state.loss + loss)
+
+
+def apply(model_def, optimizer, loss_chunk, accum_steps, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """The last micro-step of a step: accumulates, then updates master and parameters."""
+    loss, grads = _gradients(model_def, loss_chunk, state, batch)
+    last = state.opt_state._replace(mini_step=jnp.int32(accum_steps - 1))
+    updates, opt_state = optimizer.update(grads, last, state.master)
+    step_loss = state.loss + loss
+    grad_norm = opt_state.inner_opt_state[0].grad_norm
+    finite = jnp.isfinite(step_loss) & jnp.isfinite(grad_norm)
+    keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, finite), new, old)
+    master = keep(optax.apply_updates(state.master, updates), state.master)
+    opt_state = opt_state._replace(inner_opt_state=keep(opt_state.inner_opt_state, state.opt_state.inner_opt_state))
+    params = jax.tree.map(lambda m: m.astype(jnp.bfloat16), master)
+    new_state = TrainState(state.step + finite, params, master, opt_state, jnp.float32(0))
+    return new_state, Metrics(step_loss, grad_norm, finite)
+
+
+class TrainStep(NamedTuple):
+    """The two compiled variants of a micro-step; both take over (donate) the state's buffers."""
+
+    accumulate: callable  # (state, batch) -> state
+    apply: callable  # (state, batch) -> state, metrics
+
+
+def make_train_step(model_def: ModelDef, optimizer: optax.MultiSteps, config_train) -> TrainStep:
+    """Jits the step; each variant compiles once for a whole run, because batch shapes never change."""
+    chunk = config_train.loss_chunk
+    return TrainStep(
+        jax.jit(functools.partial(accumulate, model_def, optimizer, chunk), donate_argnums=0),
+        jax.jit(functools.partial(apply, model_def, optimizer, chunk, config_train.accum_steps), donate_argnums=0),
+    )
+
+
+def run_step(train_step: TrainStep, state: TrainState, arrays: Batch) -> tuple[TrainState, Metrics]:
+    """One optimizer step over Batch arrays [accum_steps, B, T]; returns before the device has finished."""
+    micro_batches = [Batch(*(x[i] for x in arrays)) for i in range(arrays.tokens.shape[0])]
+    for micro_batch in micro_batches[:-1]:
+        state = train_step.accumulate(state, micro_batch)
+    return train_step.apply(state, micro_batches[-1])
