@@ -1,0 +1,126 @@
+"""The report's plots, drawn by matplotlib and returned as inline SVG in the colours of the page's theme."""
+
+import io
+import re
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+MAX_CURVE_POINTS = 1500  # of one plotted line, to bound the size of the page
+
+# matplotlib writes literal colours. These stand for the page's CSS variables and are replaced by them.
+_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
+_BEFORE, _AFTER, _WARM = "#040404", "#050505", "#060606"
+_VARIABLES = {
+    _INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after", _WARM: "warm",
+}  # fmt: skip
+_STYLE = {
+    "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5, "text.parse_math": False,
+    "text.color": _INK, "axes.labelcolor": _MUTED, "axes.titlecolor": _INK, "axes.titlesize": 9,
+    "axes.edgecolor": _LINE, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.spines.left": False, "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True,
+    "grid.color": _LINE, "grid.linewidth": 0.7, "xtick.color": _LINE, "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED, "ytick.labelcolor": _MUTED, "ytick.major.size": 0,
+}  # fmt: skip
+_ROUND_STEPS = [1, 2, 2.5, 5, 10]
+
+
+def plot_loss(rows: list[dict], validated: list[dict]) -> str:
+    """Loss by step, each step and their running mean, with the rows that hold a "validation_loss" as dots."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 3.4), layout="constrained")
+        axes = figure.subplots()
+        thin = _thinned(rows, MAX_CURVE_POINTS)
+        steps, loss = _column(rows, "step"), _column(rows, "loss")
+        axes.plot(steps[thin], loss[thin], color=_AFTER, alpha=0.35, linewidth=0.8)
+        axes.plot(steps[thin], _running_mean(loss)[thin], color=_AFTER, linewidth=2, label="training")
+        if validated:
+            points = _column(validated, "step"), _column(validated, "validation_loss")
+            axes.plot(*points, "o", color=_WARM, markersize=4.5, label="validation")
+        axes.set(xlabel="step", ylabel="loss, nats per token")
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.015)
+        axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=_ROUND_STEPS))
+        axes.legend(frameon=False, labelcolor=_INK)
+        return _to_svg(figure, "loss", "Training loss by step")
+
+
+def plot_rates(rows: list[dict]) -> str:
+    """Three small panels by step: learning rate, throughput, gradient norm."""
+    panels = {
+        "learning_rate": "learning rate",
+        "tokens_per_second": "tokens per second",
+        "grad_norm": "gradient norm",
+    }
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 2), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.04)
+        thin = _thinned(rows, MAX_CURVE_POINTS // 3)
+        for axes, (key, title) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+            axes.plot(_column(rows, "step")[thin], _column(rows, key)[thin], color=_AFTER, linewidth=1.2)
+            axes.set_title(title, loc="left")
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, steps=_ROUND_STEPS))
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=_ROUND_STEPS))
+            axes.yaxis.set_major_formatter(EngFormatter(sep="") if key == "tokens_per_second" else "{x:g}")
+        return _to_svg(figure, "rates", "Learning rate, throughput and gradient norm by step")
+
+
+def plot_bars(panels: dict[str, dict[str, tuple]], name: str) -> str:
+    """Bars with 95 % error bars: {panel title: {group: (cell before or None, cell after or None)}}."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 3.2), layout="constrained")
+        figure.get_layout_engine().set(wspace=0.04)
+        ratios = [max(2, len(groups)) for groups in panels.values()]
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=ratios)[0]
+        for axes, (title, groups) in zip(grid, panels.items(), strict=True):
+            for when, (offset, color) in enumerate([(-0.19, _BEFORE), (0.19, _AFTER)]):
+                bars = [(x + offset, pair[when]) for x, pair in enumerate(groups.values()) if pair[when]]
+                height = np.array([100 * cell["accuracy"] for _, cell in bars])
+                ends = 100 * np.array([cell["ci95"] for _, cell in bars]).reshape(-1, 2).T
+                error = {"yerr": np.abs(ends - height), "ecolor": _INK, "capsize": 2.5}
+                axes.bar([x for x, _ in bars], height, 0.34, color=color, alpha=0.8, **error)
+            labels = [label if len(label) <= 14 else label[:13] + "\u2026" for label in groups]
+            axes.set_xticks(range(len(groups)), labels, rotation=30 if len(groups) > 8 else 0)
+            axes.set_title(title, loc="left")
+            axes.set_ylim(0, 101)
+            axes.tick_params(axis="x", length=0)
+        grid[0].set_ylabel("accuracy, %")
+        return _to_svg(figure, name, "Accuracy before and after training with error bars")
+
+
+def _column(rows: list[dict], key: str) -> np.ndarray:
+    return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
+
+
+def _thinned(rows: list[dict], num_points: int) -> slice:
+    return slice(None, None, -(-len(rows) // num_points))
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over a centred window of a 25th of the curve, narrower towards the ends so that it never lags."""
+    index = np.arange(len(values))
+    half = np.minimum(np.minimum(index, index[::-1]), len(values) // 50)
+    known = np.isfinite(values)
+    sums = np.concatenate([[0.0], np.cumsum(np.where(known, values, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(known)])
+    num_known = counts[index + half + 1] - counts[index - half]
+    total = sums[index + half + 1] - sums[index - half]
+    return np.where(num_known > 0, total / np.maximum(num_known, 1), np.nan)
+
+
+def _to_svg(figure: Figure, name: str, label: str) -> str:
+    """Renders a figure as inline SVG without namespaces or style sheet, its ids prefixed by name."""
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    svg = buffer.getvalue().partition("<svg")[2]
+    view_box = re.search(r'viewBox="[^"]*"', svg).group()
+    svg = svg.partition(">")[2]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\sid="|url\(#|href="#)', rf"\g<1>{name}-", svg).replace("xlink:href", "href")
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    return f'<svg class="plot" {view_box} role="img" aria-label="{label}">{svg}'
