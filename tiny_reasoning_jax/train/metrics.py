@@ -23,7 +23,7 @@ class MetricsWriter:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
 
-    def write(self, metrics: dict[str, float]) -> None:
+    def write(self, metrics: dict[str, int | float]) -> None:
         """Writes one step's numbers; `metrics["step"]` says which."""
         self._file.write(json.dumps(metrics) + "\n")
         for name, value in metrics.items():
@@ -36,7 +36,7 @@ class MetricsWriter:
         self._events.close()
 
 
-def load_metrics(workdir: Path) -> list[dict[str, float]]:
+def load_metrics(workdir: Path) -> list[dict[str, int | float]]:
     """All whole lines of metrics.jsonl; a line cut off by a killed process is left out."""
     path = workdir / "metrics.jsonl"
     if not path.exists():
