@@ -1,0 +1,257 @@
+"""python -m pytest tests/data/test_procedural.py: the laws of the procedural problems."""
+
+import ast
+import collections
+import dataclasses
+import itertools
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
+from tiny_reasoning_jax.data.procedural import FAMILIES, SPLITS, check, families, generate
+from tiny_reasoning_jax.data.procedural.steps import Draft
+from tiny_reasoning_jax.errors import UserError
+
+ROOM = Path(families.__file__).parent
+NUM_CELLS = len(FAMILIES) * len(DIFFICULTIES)
+SAMPLES = 100  # training problems of every family and difficulty that the tests look at
+
+
+@pytest.fixture(scope="module")
+def samples() -> dict[tuple[str, int], list[Problem]]:
+    cells = collections.defaultdict(list)
+    for problem in generate("train", SAMPLES * NUM_CELLS, seed=5):
+        cells[problem.source, problem.difficulty].append(problem)
+    return cells
+
+
+def num_tokens(problem: Problem) -> int:
+    """What a tokenizer with single digits needs when every word is one token."""
+    text = f"{problem.prompt}\n{problem.reasoning}\n{problem.answer}"
+    return len(re.findall(r"[^\r\nA-Za-z\d]?[A-Za-z]+|\d| ?[^\sA-Za-z\d]+\n*|\s*\n|\s+(?!\S)|\s", text))
+
+
+def mean(values) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def test_there_are_enough_families_in_every_category():
+    counts = collections.Counter(category for category, _, _ in FAMILIES.values())
+    assert set(counts) == set(CATEGORIES) and len(FAMILIES) >= 14
+    assert min(counts.values()) >= 2
+
+
+def test_every_family_and_difficulty_contributes_evenly(samples):
+    assert set(samples) == set(itertools.product(FAMILIES, DIFFICULTIES))
+    assert {len(problems) for problems in samples.values()} == {SAMPLES}
+    for (family, _), problems in samples.items():
+        assert {problem.category for problem in problems} == {FAMILIES[family][0]}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_independent_check_agrees_and_rejects_every_other_answer(samples, family):
+    for difficulty in DIFFICULTIES:
+        problems = samples[family, difficulty]
+        for problem, other in itertools.pairwise(problems):
+            assert check(problem), problem
+            corrupted = [other.answer] if other.answer != problem.answer else []
+            if re.fullmatch(r"-?\d+(/\d+)?", problem.answer):
+                corrupted += [str(Fraction(problem.answer) + 1), str(Fraction(problem.answer) - 10)]
+            for answer in corrupted:
+                assert not check(dataclasses.replace(problem, answer=answer)), (problem, answer)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reasoning_ends_with_the_answer(samples, family):
+    for difficulty in DIFFICULTIES:
+        for problem in samples[family, difficulty]:
+            last = problem.reasoning.split("\n")[-1]
+            assert re.search(rf"(^|[ =:]){re.escape(problem.answer)}$", last), problem
+
+
+PURE = re.compile(r"[-+*/%()\d]*\d[-+*/%()\d]*")
+
+
+def value_of(expression: str) -> Fraction:
+    """An arithmetic expression of the reasoning, where / is exact and // and % are Python's."""
+    tree = ast.parse(re.sub(r"(?<![\w.])0+(?=\d)", "", expression), mode="eval")
+    wrapped = re.sub(r"\d+", lambda digits: f"Fraction({digits[0]})", ast.unparse(tree))
+    return eval(wrapped, {"Fraction": Fraction, "__builtins__": {}})
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_equation_of_the_reasoning_holds(samples, family):
+    num_equations = 0
+    for difficulty in DIFFICULTIES:
+        for problem in samples[family, difficulty]:
+            for line in problem.reasoning.split("\n"):
+                words = [word.rstrip(",:") for word in line.split(" ")] if "% of" not in line else []
+                for word in words:
+                    sides = [side for side in word.split("=") if PURE.fullmatch(side)]
+                    values = {value_of(side) for side in sides}
+                    assert len(values) <= 1, (line, problem)
+                    num_equations += len(sides) > 1
+    assert num_equations >= 3 * SAMPLES or FAMILIES[family][0] == "logic"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_length_rises_with_difficulty_and_stays_within_the_budget(samples, family):
+    lengths = [mean(len(p.prompt) + len(p.reasoning) for p in samples[family, d]) for d in DIFFICULTIES]
+    assert lengths[0] == min(lengths) and lengths[-1] > 1.5 * lengths[0]
+    assert mean(map(num_tokens, samples[family, 1])) <= 60
+    assert mean(map(num_tokens, samples[family, 5])) <= 220
+    assert max(num_tokens(p) for d in DIFFICULTIES for p in samples[family, d]) <= 260
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_difficulty_has_three_wordings(samples, family):
+    for difficulty in DIFFICULTIES:
+        skeletons = set()
+        for problem in samples[family, difficulty]:
+            first_line = problem.prompt.split("\n")[0]
+            words = re.findall(r"[A-Za-z]{2,}[?]?", first_line)
+            skeletons.add(" ".join(words[:2] + words[-2:] if FAMILIES[family][0] == "logic" else words))
+        assert len(skeletons) >= 3, (difficulty, skeletons)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_answer_can_be_guessed(samples, family):
+    for difficulty in DIFFICULTIES:
+        counts = collections.Counter(problem.answer for problem in samples[family, difficulty])
+        share = counts.most_common(1)[0][1] / SAMPLES
+        assert share <= (0.65 if len(counts) == 2 else 0.35), (difficulty, counts.most_common(3))
+
+
+def test_small_problems_are_many_and_distinct_over_all_difficulties(samples):
+    for family in FAMILIES:
+        assert len(samples[family, 1]) >= 60
+        hashes = [p.id.split("-")[-1] for d in DIFFICULTIES for p in samples[family, d]]
+        assert len(set(hashes)) == len(hashes), f"{family} has a problem at two difficulties"
+
+
+def test_splits_share_no_problem_and_no_prompt_whatever_the_seed():
+    found = {}
+    for seed, (split, num) in enumerate((("train", 6000), ("validation", 1500), ("test", 1500))):
+        found[split] = list(generate(split, num, seed=seed))
+        assert len(found[split]) == num
+        assert len({p.id for p in found[split]}) == num
+        assert len({p.prompt for p in found[split]}) == num, "two problems with one prompt"
+    for a, b in itertools.combinations(SPLITS, 2):
+        for key in (lambda p: p.id, lambda p: p.prompt):
+            assert not {key(p) for p in found[a]} & {key(p) for p in found[b]}
+
+
+def test_the_same_seed_gives_the_same_problems_in_any_process():
+    code = (
+        "import hashlib; from tiny_reasoning_jax.data.procedural import generate;"
+        "text = repr([list(generate(s, 400, 3)) for s in ('train', 'validation', 'test')]);"
+        "print(hashlib.blake2b(text.encode()).hexdigest())"
+    )
+    printed = set()
+    for hash_seed in ("1", "2"):
+        env = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOM.parents[2])}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        )
+        printed.add(done.stdout)
+    assert len(printed) == 1
+    assert list(generate("train", 200, 3)) != list(generate("train", 200, 4))
+
+
+def test_problems_do_not_depend_on_how_many_are_asked_for_or_on_other_families(monkeypatch):
+    many = list(generate("train", 3 * NUM_CELLS, 0))
+    assert list(generate("train", NUM_CELLS + 7, 0)) == many[: NUM_CELLS + 7]
+    monkeypatch.setattr(families, "FAMILIES", {"order": FAMILIES["order"], "sums": FAMILIES["sums"]})
+    few = list(generate("train", 3 * 2 * len(DIFFICULTIES), 0))
+    assert set(few) == {p for p in many if p.source in ("order", "sums")}
+
+
+def test_the_same_problem_in_other_words_has_the_same_canonical_form():
+    forms = collections.defaultdict(set)
+    for family, (_, create, _) in FAMILIES.items():
+        rng = __import__("random").Random(family)
+        for _ in range(3000):
+            draft = create(rng, 1)
+            forms[family, draft.canonical].add(draft.prompt)
+        repeated = [prompts for (name, _), prompts in forms.items() if name == family and len(prompts) > 1]
+        assert repeated, f"{family}: no canonical form was met in two wordings"
+    answers = {(family, form): set() for family, form in forms}
+    for (family, form), prompts in forms.items():
+        for prompt in list(prompts)[:2]:
+            answer = FAMILIES[family][2](prompt)
+            answers[family, form].add("a name" if family == "order" else answer)
+    assert max(map(len, answers.values())) == 1, "one canonical form, two answers"
+
+
+def test_an_exhausted_space_ends_with_its_true_size_and_one_warning(monkeypatch, caplog):
+    def tiny(rng, difficulty):
+        text = f"{difficulty} {rng.randrange(40)}"
+        return Draft(text, text, text, text)
+
+    monkeypatch.setattr(families, "FAMILIES", {"tiny": ("logic", tiny, str)})
+    given = []
+    for split in SPLITS:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            problems = list(generate(split, 1000, 0))
+        given += problems
+        assert len(caplog.records) == 1 and f"{len(problems)} of 1000" in caplog.text
+    assert len(given) == len({p.id for p in given}) == 40 * len(DIFFICULTIES)
+
+
+def test_a_real_space_is_given_in_full():
+    pairs = {tuple(sorted((a, b))) for a in [*range(2, 10), *range(11, 40)] for b in range(2, 10)}
+    given = {p.id for split in SPLITS for p in families.problems_of(split, "products", 1, seed=0)}
+    assert len(given) == len(pairs)
+
+
+def test_bad_requests_are_refused():
+    with pytest.raises(UserError, match="'dev'.*test, train, validation"):
+        generate("dev", 1, 0)
+    with pytest.raises(UserError, match="-1"):
+        generate("train", -1, 0)
+    problem = dataclasses.replace(next(generate("train", 1, 0)), source="gsm8k")
+    with pytest.raises(UserError, match="gsm8k"):
+        check(problem)
+    assert list(generate("train", 0, 0)) == []
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import os",
+        "print(().__class__)",
+        "while 1>0:\n    a=1",
+        "print(open)",
+        "def f(x):\n    return f(x)\nf(1)",
+    ],
+)
+def test_the_check_runs_no_foreign_program(program):
+    problem = dataclasses.replace(next(generate("train", 1, 0)), source="loop", prompt=f"What?\n{program}")
+    with pytest.raises((ValueError, NameError)):
+        check(problem)
+
+
+def test_checks_share_no_code_with_generators():
+    for path in ROOM.glob("checks_*.py"):
+        modules = [
+            node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
+        ]
+        assert all(not module.startswith("tiny_reasoning_jax") for module in modules), path
+    for path in set(ROOM.glob("*.py")) - {ROOM / "families.py"}:
+        assert "import checks" not in path.read_text() and "sympy" not in path.read_text(), path
+
+
+def test_five_thousand_problems_take_at_most_a_second_of_one_core():
+    start = time.process_time()
+    assert sum(1 for _ in generate("train", 5000, 1)) == 5000
+    assert time.process_time() - start < 1.0
