@@ -1,0 +1,188 @@
+"""pytest tests/test_run.py: whole runs, small: the files they leave, and going on as if never stopped."""
+
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from runs import make_config
+
+from tiny_reasoning_jax import stages
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.train import loop
+
+TIMINGS = ("tokens_per_second", "data_wait_seconds", "seconds")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run that went through all its stages without a break."""
+    workdir = tmp_path_factory.mktemp("run") / "whole"
+    stages.run(make_config(workdir))
+    return workdir
+
+
+def stop_after(monkeypatch, steps: int, number=signal.SIGTERM):
+    """A real signal arrives while the step after `steps` - 1 others is at work."""
+    done, run_step = [], loop.run_step
+
+    def counting(*args):
+        done.append(1)
+        if len(done) == steps:
+            os.kill(os.getpid(), number)
+        return run_step(*args)
+
+    monkeypatch.setattr(loop, "run_step", counting)
+
+
+def saved_arrays(workdir, step):
+    """Every array of a checkpoint and the state of its data, read without our own code."""
+    folder = workdir / "checkpoints" / str(step)
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = {item: checkpointer.restore((folder / item).absolute()) for item in ("params", "state")}
+    return {**arrays, "data": json.loads((folder / "data" / "metadata").read_text())}
+
+
+def flat(tree, prefix=""):
+    if not isinstance(tree, (dict, list, tuple)):
+        return {prefix: tree}
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    return {name: leaf for key, sub in items for name, leaf in flat(sub, f"{prefix}/{key}").items()}
+
+
+def metrics(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines]
+
+
+def assert_same_run(a, b, step):
+    left, right = flat(saved_arrays(a, step)), flat(saved_arrays(b, step))
+    assert left.keys() == right.keys()
+    for name, value in left.items():
+        assert np.array_equal(np.asarray(value), np.asarray(right[name])), name
+    assert metrics(a) == metrics(b)
+
+
+def test_the_run_leaves_what_the_readme_promises(finished):
+    for name in ("config.json", "metrics.jsonl", "report.html", "run.json", "eval/results.json", "eval/samples.jsonl",
+                 "hf/config.json", "hf/model.safetensors", "hf/tokenizer.json", "hf/README.md", "data/summary.json"):  # fmt: skip
+        assert (finished / name).stat().st_size > 0, name
+    assert any((finished / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    wanted = {"step", "loss", "tokens", "grad_norm", "learning_rate", "tokens_per_second", "data_wait_seconds"}
+    assert all(wanted <= line.keys() for line in lines)
+    assert [line["step"] for line in lines if "validation_loss" in line] == [4, 6]
+    results = json.loads((finished / "eval" / "results.json").read_text())
+    for label in ("before", "after"):
+        task = results[label]["tasks"]["procedural"]
+        assert task["n"] == 10 and {"correct", "accuracy", "ci95", "by_category"} <= task.keys()
+        assert set(task["by_difficulty"]) <= set("12345")
+    samples = [json.loads(line) for line in (finished / "eval" / "samples.jsonl").read_text().splitlines()]
+    assert len(samples) == 20
+    assert sorted(int(p.name) for p in (finished / "checkpoints").iterdir() if p.name.isdecimal()) == [4, 6]
+
+
+def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    stages.run(make_config(finished))
+    assert "finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_stopped_and_resumed_is_never_stopped(finished, tmp_path, monkeypatch, capsys, stop_at):
+    workdir = tmp_path / "stopped"
+    with monkeypatch.context() as patch:
+        stop_after(patch, stop_at)
+        stages.run(make_config(workdir))
+    assert f"stopped at step {stop_at}" in capsys.readouterr().out
+    assert not (workdir / "hf").exists()
+    stages.run(make_config(workdir, stages="data,train"))
+    assert_same_run(finished, workdir, 6)
+
+
+def test_steps_after_the_last_checkpoint_are_done_again(finished, tmp_path, monkeypatch):
+    """As after a kill at step 5: the checkpoint of step 4 is there, and lines of metrics beyond it."""
+    workdir = tmp_path / "killed"
+
+    class Killed(Exception):
+        pass
+
+    run_step, done = loop.run_step, []
+
+    def dying(*args):
+        done.append(1)
+        if len(done) == 6:
+            raise Killed
+        return run_step(*args)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "run_step", dying)
+        stages.run(make_config(workdir, stages="data,train"))
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a line that the kill cut off
+    stages.run(make_config(workdir, stages="data,train"))
+    assert_same_run(finished, workdir, 6)
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"data__curriculum": "none"}, {"model__random__head_dim": 8}])
+def test_a_workdir_of_another_run_is_refused_by_the_differing_key(finished, change):
+    key = next(iter(change)).replace("__", ".")
+    with pytest.raises(UserError, match=key):
+        stages.run(make_config(finished, **change))
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_the_differing_key(finished, tmp_path):
+    """Even when someone has copied the checkpoints into a fresh folder."""
+    workdir = tmp_path / "mixed"
+    stages.run(make_config(workdir, stages="data", seed=5))
+    shutil.copytree(finished / "checkpoints", workdir / "checkpoints")
+    with pytest.raises(UserError, match="seed"):
+        stages.run(make_config(workdir, seed=5, train__num_steps=8))
+
+
+def test_a_damaged_checkpoint_offers_the_one_before(finished, tmp_path):
+    workdir = tmp_path / "damaged"
+    shutil.copytree(finished, workdir)
+    for file in (workdir / "checkpoints" / "6" / "state").rglob("*"):
+        if file.is_file() and file.parent.name == "d":
+            file.write_bytes(b"")
+    config = make_config(workdir, train__num_steps=8, stages="train")
+    with pytest.raises(UserError, match=r"step 4.*mv ") as error:
+        stages.run(config)
+    command = str(error.value).split("run the same command again: ")[1].split()
+    shutil.move(command[1], command[2])
+    stages.run(config)
+    assert max(store.committed_steps(workdir / "checkpoints")) == 8
+
+
+def test_a_full_disk_is_noticed_before_training_writes(tmp_path, monkeypatch):
+    config = make_config(tmp_path / "full")
+    stages.run(make_config(tmp_path / "full", stages="data"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(UserError, match="free"):
+        stages.run(config)
+    assert not list((tmp_path / "full" / "checkpoints").glob("[0-9]*"))
+
+
+def test_a_non_finite_step_stops_with_its_examples_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    workdir, run_step, done = tmp_path / "nan", loop.run_step, []
+
+    def poisoned(train_step, state, arrays):
+        done.append(1)
+        if len(done) == 3:
+            arrays = arrays._replace(loss_denom=arrays.loss_denom * 0)
+        return run_step(train_step, state, arrays)
+
+    monkeypatch.setattr(loop, "run_step", poisoned)
+    with pytest.raises(UserError, match=r"step 3: loss=(inf|nan).*micro-batch 1: \w+"):
+        stages.run(make_config(workdir, stages="data,train"))
+    assert store.committed_steps(workdir / "checkpoints") == [2]
+    assert [m["step"] for m in metrics(workdir)] == [1, 2]

@@ -1,0 +1,336 @@
+"""The stages of a run, in the order of a model's life: data, train, eval, export; then the report.
+
+Each stage reads only what earlier ones left in the workdir, finds out what is already done, and does the rest.
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import FrozenConfigDict
+
+from convert import from_hf, hf_folder, to_hf
+from convert.card import Card
+from tiny_reasoning_jax import workdir as rundir
+from tiny_reasoning_jax.data import pipeline, prepare
+from tiny_reasoning_jax.data.prepared import PreparedSplit
+from tiny_reasoning_jax.data.tokenizer import load_tokenizer
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.eval import evaluate
+from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
+from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.train import loop
+from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract
+from tiny_reasoning_jax.train.metrics import load_metrics
+from tiny_reasoning_jax.train.optimizer import make_optimizer
+from tiny_reasoning_jax.train.step import create_state
+
+
+class Run(NamedTuple):
+    """A run while its stages are at work."""
+
+    config: FrozenConfigDict
+    workdir: Path
+    source: Path | None  # Hugging Face folder that the weights come from; None: a new random model
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.workdir / "checkpoints"
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's step; None before the first."""
+        return max(store.committed_steps(self.checkpoints), default=None) if self.checkpoints.is_dir() else None
+
+
+def run(config: FrozenConfigDict) -> None:
+    """Runs config.stages; what an earlier session has finished is not done again.
+
+    Raises:
+      UserError: whatever the user can mend; nothing already saved is lost.
+    """
+    print(config.recipe, flush=True)
+    source = None if config.model.source == "random" else hf_folder.find_source(config.model.source)
+    this = Run(config, Path(config.workdir), source)
+    if source is not None:
+        from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
+    rundir.claim(this.workdir, json.loads(config.to_json()))
+    worked = False
+    for stage in config.stages.split(","):
+        worked |= STAGES[stage](this)
+        step = this.latest_step()
+        if stage == "train" and step < config.train.num_steps:
+            return  # it was told to stop, and has said so
+    if worked or not (this.workdir / "report.html").exists():
+        print(f"report: {write_report(this.workdir)}")
+    else:
+        print(f"this run is finished: nothing to do, nothing changed; its report is {this.workdir}/report.html")
+
+
+def _data(this: Run) -> bool:
+    existed = (this.workdir / "data").exists()
+    began = time.monotonic()
+    summary = prepare.prepare(this.config, this.workdir, this.source)
+    if not existed:
+        print("\n".join(prepare.describe(summary)))
+        print(f"data: {this.workdir / 'data'} in {time.monotonic() - began:.1f} s", flush=True)
+    return not existed
+
+
+def _train(this: Run) -> bool:
+    config, latest = this.config, this.latest_step()
+    if latest is not None and latest >= config.train.num_steps:
+        return False
+    require_data(this)
+    checkpoints = Checkpoints(this.checkpoints, config.checkpoint.keep)
+    try:
+        model_def, state, data_state, meta = _begin(this, checkpoints, latest)
+        batches = pipeline.make_train_iterator(
+            PreparedSplit.load(this.workdir / "data" / "train"),
+            curriculum=config.data.curriculum,
+            num_steps=config.train.num_steps,
+            batch_size=config.train.batch_size,
+            accum_steps=config.train.accum_steps,
+            seq_len=config.train.seq_len,
+            seed=config.seed,
+            prefetch_steps=config.data.prefetch_steps,
+        )
+        if data_state is not None:
+            batches.set_state(data_state)
+        rows = config.train.batch_size // config.train.accum_steps
+        validation = PreparedSplit.load(this.workdir / "data" / "validation")
+        with contextlib.closing(batches), _stop_on_signal() as stop:
+            loop.train(
+                config,
+                model_def,
+                state,
+                batches,
+                checkpoints,
+                workdir=this.workdir,
+                meta=meta,
+                validation=list(
+                    pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)
+                ),
+                should_stop=stop.is_set,
+            )
+    finally:
+        checkpoints.close()
+    _write_training_facts(this, model_def.spec)
+    return True
+
+
+def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
+    """Where training starts: the run's own newest checkpoint if there is one, otherwise the source's weights."""
+    config = this.config
+    optimizer = make_optimizer(config.train)
+    if latest is None:
+        source = load_source(this)
+        model_def = make_model_def(config, source.spec)
+        state_bytes = 16 * source.spec.num_parameters  # master, two moments and accumulator in float32
+        rundir.require_disk(this.workdir, state_bytes + 2 * source.spec.num_parameters, "one checkpoint")
+        store.copy_carried_files(this.workdir / "data" / "tokenizer", this.checkpoints / "tokenizer")
+        meta = {
+            "model_config": source.hf_config,
+            "generation_config": source.generation_config,
+            "base_model": config.model.source,
+            "seed": config.seed,
+            "identity": rundir.identity(json.loads(config.to_json())),
+        }
+        print(
+            f"train: {source.spec.num_parameters:,} parameters from {config.model.source}, on {device_name()}",
+            flush=True,
+        )
+        return model_def, create_state(source.params, optimizer), None, meta
+    meta = checkpoints.load_meta(latest)
+    rundir.refuse_other(meta["identity"], rundir.identity(json.loads(config.to_json())), this.checkpoints)
+    spec = parse_hf_config(meta["model_config"])
+    model_def = make_model_def(config, spec)
+    like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer), model_def.shapes()))
+    state, data_state = checkpoints.restore(latest, like)
+    print(f"train: going on from step {latest} of {config.train.num_steps}, on {device_name()}", flush=True)
+    return model_def, state, data_state, meta
+
+
+def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
+    """The model as this configuration computes it."""
+    train = config.train
+    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat == "full")
+
+
+def load_source(this: Run) -> from_hf.Loaded:
+    """The model before training: weights read from the source, or made from the seed.
+
+    Raises:
+      UserError: the tokenizer has ids beyond the model's vocabulary.
+    """
+    num_ids = len(load_tokenizer(this.workdir / "data" / "tokenizer"))
+    if this.source is None:
+        # Rows beyond the tokenizer's entries stay unused; a multiple of 128 suits the matrix units.
+        spec = ModelSpec(vocab_size=-(-num_ids // 128) * 128, **this.config.model.random)
+        params = ModelDef(spec).create_params(this.config.seed)
+        return from_hf.Loaded(spec, params, hf_config(spec), None)
+    size = 2 * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
+    with Progress("weights", size // 2**20, "MiB") as progress:
+        on_tensor = lambda done, total: progress.advance(done // 2**20 - progress.done)
+        loaded = from_hf.load_hf(this.source, on_tensor)
+    if num_ids > loaded.spec.vocab_size:
+        raise UserError(
+            f"the tokenizer has {num_ids} entries, the model's embedding only {loaded.spec.vocab_size} rows; use the "
+            f"model's own with --config.tokenizer.source=model"
+        )
+    return loaded
+
+
+class _stop_on_signal:
+    """Within it SIGTERM and the first Ctrl-C ask for a stop after the current step; a second Ctrl-C interrupts."""
+
+    def __enter__(self) -> threading.Event:
+        self.stop, self.before = threading.Event(), {}
+
+        def ask(number, frame):
+            if self.stop.is_set():
+                raise KeyboardInterrupt
+            self.stop.set()
+
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
+            self.before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self.stop
+
+    def __exit__(self, *_):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def _eval(this: Run) -> bool:
+    require_data(this)
+    step = this.latest_step()
+    if step is None:
+        raise UserError(f"no checkpoint in {this.checkpoints} to evaluate; run the train stage first")
+    settings = {"eval": json.loads(this.config.eval.to_json()), "seed": this.config.seed}
+    results = evaluate.load_results(this.workdir)
+    worked = False
+    for label, at_step in (("before", 0), ("after", step)):
+        wanted = {**settings, "step": at_step}
+        if results.get(label, {}).get("settings") == wanted:
+            continue
+        _evaluate_one(this, label, wanted)
+        worked = True
+    return worked
+
+
+def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
+    config = this.config
+    if label == "before":
+        source = load_source(this)
+        spec, params = source.spec, source.params
+    else:
+        opened = store.open_checkpoint(this.checkpoints / str(settings["step"]))
+        spec = parse_hf_config(opened.meta["model_config"])
+        params = store.restore_params(opened, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    tokenizer = load_tokenizer(this.workdir / "data" / "tokenizer")
+    problems = prepare.load_problems(this.workdir / "data" / "test.jsonl")
+    problems = evaluate.select_problems(problems, config.eval.num_problems)
+    task, began = task_name(config.data), time.monotonic()
+    with Progress(f"eval {label}", len(problems), "problem") as progress:
+        samples = evaluate.evaluate(
+            make_model_def(config, spec), params, problems, tokenizer, config.eval,
+            task=task, seed=config.seed, on_batch=lambda done: progress.advance(len(done)),
+        )  # fmt: skip
+    evaluate.write_results(
+        this.workdir,
+        label,
+        {"model": config.model.source, "settings": settings, "seconds": time.monotonic() - began},
+        {task: samples},
+    )
+    cell = evaluate.load_results(this.workdir)[label]["tasks"][task]
+    low, high = cell["ci95"]
+    print(
+        f"eval {label}: {task} {cell['accuracy']:.1%} correct ({cell['correct']} of {cell['n']}, 95 % interval "
+        f"{low:.1%} to {high:.1%})",
+        flush=True,
+    )
+
+
+def task_name(config_data: FrozenConfigDict) -> str:
+    """What the run's test set is called in results: "procedural", or the folder or file of a JSONL source."""
+    if config_data.source == "procedural":
+        return "procedural"
+    path = Path(config_data.source).resolve()
+    return path.parent.name if path.stem in ("train", "test") else path.stem
+
+
+def _export(this: Run) -> bool:
+    step = this.latest_step()
+    if step is None:
+        raise UserError(f"no checkpoint in {this.checkpoints} to export; run the train stage first")
+    output, results = this.workdir / "hf", evaluate.load_results(this.workdir)
+    wanted = {"step": step, "results": {k: v["settings"] for k, v in results.items() if "settings" in v}}
+    if output.exists() and load_facts(this).get("export") == wanted:
+        return False
+    opened = store.open_checkpoint(this.checkpoints / str(step))
+    fresh = this.workdir / "hf.new"
+    shutil.rmtree(fresh, ignore_errors=True)  # of a killed export
+    to_hf.export_hf(
+        fresh,
+        lambda name: store.restore_params(opened, [name])[name],
+        hf_config=opened.meta["model_config"],
+        generation_config=opened.meta["generation_config"],
+        tokenizer_folder=opened.tokenizer_folder,
+        card=Card(
+            opened.meta["base_model"], step, results or None, json.loads(this.config.to_json())
+        ),
+    )
+    shutil.rmtree(output, ignore_errors=True)
+    fresh.rename(output)
+    write_facts(this, export=wanted)
+    print(f"export: {output}", flush=True)
+    return True
+
+
+def require_data(this: Run) -> None:
+    """Raises UserError unless the data stage has been run."""
+    if not (this.workdir / "data" / "summary.json").exists():
+        raise UserError(f"no prepared data in {this.workdir / 'data'}; run the data stage first: --config.stages=data")
+
+
+def load_facts(this: Run) -> dict[str, Any]:
+    """What the run has noted about itself in run.json."""
+    path = this.workdir / "run.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_facts(this: Run, **facts) -> None:
+    """Adds facts to run.json."""
+    rundir.write_json(this.workdir / "run.json", {**load_facts(this), **facts})
+
+
+def _write_training_facts(this: Run, spec: ModelSpec) -> None:
+    metrics = load_metrics(this.workdir)
+    packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tiny_reasoning_jax")
+    write_facts(
+        this,
+        device=device_name(),
+        num_parameters=spec.num_parameters,
+        train_seconds=metrics[-1]["seconds"],
+        tokens=sum(m["tokens"] for m in metrics),
+        versions={name: importlib.metadata.version(name) for name in packages},
+    )
+
+
+def device_name() -> str:
+    """The accelerator, or the CPU, in words."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
+
+
+STAGES = {"data": _data, "train": _train, "eval": _eval, "export": _export}
