@@ -5,6 +5,7 @@
 """
 
 import errno
+import logging
 import os
 import sys
 
@@ -12,6 +13,7 @@ import sys
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
 
 from absl import app, flags  # noqa: E402
+from absl import logging as absl_logging  # noqa: E402
 from ml_collections import config_dict, config_flags  # noqa: E402
 
 from configs import base  # noqa: E402
@@ -26,6 +28,12 @@ def main(argv):
     """Runs the stages of the configuration."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
+    absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file it renames
+    for room in ("tiny_reasoning_jax", "convert"):
+        logger = logging.getLogger(room)
+        logger.addHandler(logging.StreamHandler(sys.stdout))
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
     base.validate(CONFIG.value)
     stages.run(config_dict.FrozenConfigDict(CONFIG.value))
 

@@ -87,7 +87,9 @@ class MLP(nnx.Module):
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies down(silu(gate(x)) * up(x))."""
         w = lambda param: param[...].astype(x.dtype)
-        return (jax.nn.silu(x @ w(self.gate)) * (x @ w(self.up))) @ w(self.down)
+        # Flat rows: with [B, T, F] the CPU compiler picks layouts that make the backward pass 2.4 times slower.
+        rows = x.reshape(-1, x.shape[-1])
+        return ((jax.nn.silu(rows @ w(self.gate)) * (rows @ w(self.up))) @ w(self.down)).reshape(x.shape)
 
 
 class Layer(nnx.Module):

@@ -1,0 +1,95 @@
+"""pytest tests/test_config.py: the configuration and what it refuses."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from runs import make_config
+
+from configs import base, reason
+from tiny_reasoning_jax.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("variant", reason.VARIANTS)
+def test_every_variant_is_valid_and_adds_no_key(variant):
+    config = reason.get_config(variant)
+    base.validate(config)
+    keys = lambda c: {(k, type(v).__name__) for k, v in c.items()} | {
+        (f"{k}.{sub}", type(v).__name__) for k, s in c.items() if hasattr(s, "items") for sub, v in s.items()
+    }
+    assert keys(config) == keys(base.get_config())
+
+
+def test_every_key_is_read_somewhere():
+    """A knob that nothing reads has no effect and no error."""
+    code = "\n".join(p.read_text() for p in (ROOT / "tiny_reasoning_jax").rglob("*.py")) + (ROOT / "main.py").read_text()
+    sections = base.get_config()
+    for name, section in sections.items():
+        names = [k for k in section if k != "random"] if hasattr(section, "items") else [name]
+        for key in names:
+            assert re.search(rf"\.{key}\b", code), f"{name}.{key} is read nowhere"
+
+
+def test_no_accelerator_means_tiny_and_says_so():
+    config = reason.get_config()
+    assert config.model.source == "random" and "no accelerator" in config.recipe and "reason.py:1.7b" in config.recipe
+
+
+class Card:
+    """An accelerator as JAX shows it."""
+
+    platform, device_kind = "gpu", "Some Card"
+
+    def __init__(self, gib):
+        self.gib = gib
+
+    def memory_stats(self):
+        return {"bytes_limit": int(self.gib * 2**30 * 0.5)}
+
+
+@pytest.mark.parametrize(("gib", "source"), [(15.7, "Qwen/Qwen3-1.7B-Base"), (79.2, "Qwen/Qwen3-1.7B-Base"), (11.8, "random")])
+def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    monkeypatch.setattr(reason.jax, "local_devices", lambda: [Card(gib)])
+    config = reason.get_config()
+    assert config.model.source == source
+    assert f"Some Card with {gib:.1f} GiB" in config.recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train__accum_steps": 3}, r"train.batch_size=4 .*train.accum_steps=3 .*train.batch_size=6"),
+        ({"stages": "data,trian"}, r"stages='data,trian'.*data,train,eval,export"),
+        ({"train__warmup_steps": 6}, r"warmup_steps=6 .*num_steps=6"),
+        ({"train__learning_rate": 0.0}, r"train.learning_rate=0.0 must be above 0"),
+        ({"train__remat": "some"}, r"train.remat='some'.*none, full"),
+        ({"data__curriculum": "hard"}, r"data.curriculum='hard'.*linear, none"),
+        ({"eval__num_problems": 0}, r"eval.num_problems=0"),
+    ],
+)
+def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        make_config(tmp_path, **change)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config.train.num_stepz=3", "num_steps"),
+        ("--config.trian.num_steps=3", "train"),
+        ("--config.train.num_steps=many", "many"),
+        ("--config.train.accum_steps=3", "train.batch_size"),
+        ("--config.model.source=/nowhere", "/nowhere"),
+    ],
+)
+def test_the_command_line_refuses_without_a_traceback_and_writes_nothing(tmp_path, flag, message):
+    command = [sys.executable, "main.py", "--config", "configs/reason.py:tiny", f"--config.workdir={tmp_path / 'w'}", flag]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "w").exists()
