@@ -6,6 +6,7 @@ TEST = [
     "pytest>=8",
     "torch==2.13.0",  # the independent reference: transformers' Qwen3 in float32; pinned, looser pins fetch a CUDA build
     "beartype",  # checks jaxtyping's shapes while tests run
+    "safetensors>=0.5",  # reads what the converter wrote, with the library that everybody else reads it with
     "sympy",  # checks algebraic answers without sharing code with the generators
 ]
 DEV = ["ruff==0.17.6"]  # one formatter and linter; pinned, because its format is part of CI
@@ -27,11 +28,11 @@ setup(
         "ml_collections>=1.1",  # configuration files with command-line overrides
         "chex>=0.1.90",  # trace counting
         "jaxtyping>=0.3",  # shapes in signatures
-        "safetensors>=0.5",  # the files that weights come in
         "huggingface_hub",  # downloads of hub ids, and nothing else
         "tokenizers>=0.21",  # trains the byte-level BPE of the offline default
         "jinja2>=3.1",  # chat templates; transformers leaves it optional
         "tensorboardX>=2.6",  # TensorBoard events without TensorFlow
+        "pyyaml>=6",  # front matter of the model card
         "tqdm>=4.66",  # the bar on a terminal
         "matplotlib>=3.9",  # plots in the report
     ],

@@ -42,7 +42,7 @@ def stop_after(monkeypatch, steps: int, number=signal.SIGTERM):
 def saved_arrays(workdir, step):
     """Every array of a checkpoint and the state of its data, read without our own code."""
     folder = workdir / "checkpoints" / str(step)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.PyTreeCheckpointer() as checkpointer:
         arrays = {item: checkpointer.restore((folder / item).absolute()) for item in ("params", "state")}
     return {**arrays, "data": json.loads((folder / "data" / "metadata").read_text())}
 

@@ -249,7 +249,7 @@ def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
     evaluate.write_results(
         this.workdir,
         label,
-        {"model": config.model.source, "settings": settings, "seconds": time.monotonic() - began},
+        {"model": f"{config.model.source} at step {settings['step']}", "settings": settings, "seconds": time.monotonic() - began},
         {task: samples},
     )
     cell = evaluate.load_results(this.workdir)[label]["tasks"][task]
@@ -287,7 +287,8 @@ def _export(this: Run) -> bool:
         generation_config=opened.meta["generation_config"],
         tokenizer_folder=opened.tokenizer_folder,
         card=Card(
-            opened.meta["base_model"], step, results or None, json.loads(this.config.to_json())
+            opened.meta["base_model"], step, results or None, json.loads(this.config.to_json()),
+            name=this.workdir.resolve().name,
         ),
     )
     shutil.rmtree(output, ignore_errors=True)

@@ -5,7 +5,9 @@ import collections
 import dataclasses
 import itertools
 import logging
+import math
 import os
+import random
 import re
 import subprocess
 import sys
@@ -16,13 +18,13 @@ from pathlib import Path
 import pytest
 
 from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
-from tiny_reasoning_jax.data.procedural import FAMILIES, SPLITS, check, families, generate
+from tiny_reasoning_jax.data.procedural import FAMILIES, SPLITS, check, families, generate, steps
 from tiny_reasoning_jax.data.procedural.steps import Draft
 from tiny_reasoning_jax.errors import UserError
 
 ROOM = Path(families.__file__).parent
 NUM_CELLS = len(FAMILIES) * len(DIFFICULTIES)
-SAMPLES = 100  # training problems of every family and difficulty that the tests look at
+SAMPLES = 80  # training problems of every family and difficulty that the tests look at
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +105,88 @@ def test_every_equation_of_the_reasoning_holds(samples, family):
     assert num_equations >= 3 * SAMPLES or FAMILIES[family][0] == "logic"
 
 
+@pytest.mark.parametrize("family", ["linear", "system", "angles"])
+def test_every_line_about_an_unknown_holds_at_the_solution(samples, family):
+    num_lines = 0
+    for difficulty in DIFFICULTIES:
+        for problem in samples[family, difficulty]:
+            lines = problem.reasoning.split("\n")
+            known = {line[0]: Fraction(line.split("=")[-1]) for line in lines if re.match("[xy]=", line)}
+            for line in lines:
+                letters = set(re.findall("[xy]", line))
+                if "=" in line and letters and letters <= set(known):
+                    sides = [re.sub(r"(?<=[\dxy)])(?=[xy(])", "*", side) for side in line.split("=")]
+                    for letter, value in known.items():
+                        sides = [side.replace(letter, f"({value})") for side in sides]
+                    assert len({value_of(side) for side in sides}) == 1, (line, problem)
+                    num_lines += 1
+    assert num_lines >= SAMPLES
+
+
+def test_stated_divisors_and_multiples_are_right(samples):
+    num_stated = 0
+    for problems in samples.values():
+        for problem in problems:
+            lines = problem.reasoning.split("\n")
+            for line, after in itertools.pairwise(lines):
+                if line.startswith("gcd"):
+                    p, q = map(int, re.match(r"(-?\d+)/(\d+)", after).groups())
+                    assert line == f"gcd {math.gcd(p, q)}", problem
+                    num_stated += 1
+                if line.startswith("lcm") and problem.difficulty < 5:
+                    denominators = map(int, re.findall(r"/(\d+)", problem.prompt))
+                    assert line == f"lcm {math.lcm(*denominators)}", problem
+    assert num_stated > 1000
+
+
+def last_digits(lines: list[str]) -> str:
+    """The number that a column computation writes: the ones of every line, the last line in full."""
+    results = [line.split("=")[-1] for line in lines]
+    return (results[-1] + "".join(result[-1] for result in reversed(results[:-1]))).lstrip("0") or "0"
+
+
+def test_column_steps_write_the_digits_of_the_result():
+    rng = random.Random(0)
+    for _ in range(2000):
+        a, b = (rng.choice((-1, 1)) * rng.randint(10, 10 ** rng.randint(2, 5)) for _ in range(2))
+        *columns, last = steps.add(a, b)
+        assert last == f"{a}{b:+d}={a + b}" and last_digits(columns) == str(abs(a + b))
+
+
+def test_digit_products_write_the_digits_of_the_product():
+    rng = random.Random(0)
+    for _ in range(2000):
+        a, b = rng.randint(11, 10 ** rng.randint(2, 4)), rng.randint(2, 9)
+        *lines, last = steps.multiply(a, b)
+        assert last == f"{a}*{b}={a * b}"
+        with_carry = [line for i, line in enumerate(lines) if "+" not in "".join(lines[i + 1 : i + 2])]
+        zeros = len(str(a)) - len(str(a).rstrip("0"))
+        assert last_digits(with_carry) + "0" * zeros == str(a * b)
+
+
+def test_partial_products_are_added_up():
+    rng = random.Random(0)
+    for _ in range(2000):
+        a, b = rng.randint(11, 999), rng.randint(11, 99)
+        *lines, last = steps.multiply(a, b)
+        partial = [int(line.split("=")[1]) for line in lines if re.match(rf"{max(a, b)}\*\d+=", line)]
+        assert last == f"{a}*{b}={a * b}"
+        assert sum(partial) == a * b or (not partial and str(min(a, b)).endswith("0"))
+
+
+def test_long_division_brings_down_every_digit():
+    rng = random.Random(0)
+    for _ in range(2000):
+        b = rng.randint(2, 19)
+        quotient = rng.randint(13, 10 ** rng.randint(2, 4))
+        *lines, last = steps.divide(quotient * b, b)
+        parts = [list(map(int, re.split(r"[=*+]", line))) for line in lines]
+        assert last == f"{quotient * b}/{b}={quotient}"
+        assert "".join(str(digit) for _, digit, _, _ in parts) == str(quotient) and parts[-1][-1] == 0
+        rests = [str(whole)[: len(str(whole)) - 1] for whole, _, _, _ in parts[1:]]
+        assert rests == [str(rest or "") for _, _, _, rest in parts[:-1]]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_length_rises_with_difficulty_and_stays_within_the_budget(samples, family):
     lengths = [mean(len(p.prompt) + len(p.reasoning) for p in samples[family, d]) for d in DIFFICULTIES]
@@ -178,7 +262,7 @@ def test_problems_do_not_depend_on_how_many_are_asked_for_or_on_other_families(m
 def test_the_same_problem_in_other_words_has_the_same_canonical_form():
     forms = collections.defaultdict(set)
     for family, (_, create, _) in FAMILIES.items():
-        rng = __import__("random").Random(family)
+        rng = random.Random(family)
         for _ in range(3000):
             draft = create(rng, 1)
             forms[family, draft.canonical].add(draft.prompt)
@@ -206,6 +290,19 @@ def test_an_exhausted_space_ends_with_its_true_size_and_one_warning(monkeypatch,
         given += problems
         assert len(caplog.records) == 1 and f"{len(problems)} of 1000" in caplog.text
     assert len(given) == len({p.id for p in given}) == 40 * len(DIFFICULTIES)
+
+
+def test_shares_set_the_mixture_and_a_share_of_zero_neither_gives_nor_hangs(monkeypatch):
+    counts = collections.Counter(
+        p.difficulty for p in generate("train", 7 * len(FAMILIES), 0, (4, 2, 1, 0, 0))
+    )
+    assert counts == {1: 4 * len(FAMILIES), 2: 2 * len(FAMILIES), 3: len(FAMILIES)}
+    monkeypatch.setattr(
+        families,
+        "FAMILIES",
+        {"tiny": ("logic", lambda rng, d: Draft(f"{d} {rng.randrange(9)}", *"pra"), str)},
+    )
+    assert {p.difficulty for p in generate("train", 1000, 0, (1, 0, 0, 0, 2))} == {1, 5}
 
 
 def test_a_real_space_is_given_in_full():

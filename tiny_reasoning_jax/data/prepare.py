@@ -45,6 +45,8 @@ SPLITS = ("train", "validation", "test")
 
 _FORMAT = 1  # raise it when the same settings give other files
 _TOKENIZER_TEXTS = 20_000  # training texts of a procedural tokenizer; more change its merges very little
+# Training problems of difficulty 1 to 5. The harder are longer: so each difficulty has about as many tokens.
+_TRAIN_SHARES = (5, 4, 3, 2, 1)
 _CHUNK = 1000  # problems tokenised at a time
 _LOG_SECONDS = 5.0
 _PROCEDURAL_DIFFICULTY_RULE = "each procedural family's own five levels"
@@ -183,7 +185,8 @@ def _generate_splits(config) -> Iterator[tuple[str, Problem]]:
     data = config.data
     sizes = {"test": data.num_test, "validation": data.num_validation, "train": data.num_problems}
     for split, num_problems in sizes.items():
-        for problem in generate(split, num_problems, config.seed):
+        shares = _TRAIN_SHARES if split == "train" else (1, 1, 1, 1, 1)
+        for problem in generate(split, num_problems, config.seed, shares):
             yield split, problem
 
 

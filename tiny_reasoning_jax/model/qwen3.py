@@ -18,12 +18,20 @@ from tiny_reasoning_jax.model import attention, cache, rope
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 Params = dict[str, jax.Array]
-INIT_STDDEV = 0.02  # initializer_range of the Qwen3 configs
 
 
-def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stddev: float = INIT_STDDEV) -> nnx.Param:
-    """A normal-initialised float32 parameter that carries the logical name of each axis."""
+def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stddev: float) -> nnx.Param:
+    """A normal-initialised float32 parameter that carries the logical name of each axis.
+
+    The stddev is fan_in ** -0.5, and width ** -0.5 for the embedding: Qwen3's 0.02 at its own width of 2048. At a width of
+    128 it learns far faster than 0.02 does (README, "Measured").
+    """
     return nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32), logical_axes=axes)
+
+
+def _residual_stddev(spec: ModelSpec, fan_in: int) -> float:
+    """Residual branches start smaller, so that their sum over the layers keeps its scale (GPT-2's rule)."""
+    return (fan_in * 2 * spec.num_hidden_layers) ** -0.5
 
 
 class RMSNorm(nnx.Module):
@@ -46,12 +54,10 @@ class Attention(nnx.Module):
     def __init__(self, spec: ModelSpec, attend, rngs: nnx.Rngs):
         D, H = spec.hidden_size, spec.head_dim
         N, K = spec.num_attention_heads, spec.num_key_value_heads
-        self.q = _matrix(rngs, (D, N, H), ("embed", "heads", "head_dim"))
-        self.k = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
-        self.v = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"))
-        # Residual branches start smaller, so that the sum over layers keeps its scale (GPT-2's rule).
-        residual = INIT_STDDEV * (2 * spec.num_hidden_layers) ** -0.5
-        self.o = _matrix(rngs, (N, H, D), ("heads", "head_dim", "embed"), residual)
+        self.q = _matrix(rngs, (D, N, H), ("embed", "heads", "head_dim"), D**-0.5)
+        self.k = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"), D**-0.5)
+        self.v = _matrix(rngs, (D, K, H), ("embed", "kv_heads", "head_dim"), D**-0.5)
+        self.o = _matrix(rngs, (N, H, D), ("heads", "head_dim", "embed"), _residual_stddev(spec, N * H))
         self.q_norm = RMSNorm(H, spec.rms_norm_eps, "head_dim")
         self.k_norm = RMSNorm(H, spec.rms_norm_eps, "head_dim")
         self.attend = attend
@@ -80,9 +86,9 @@ class MLP(nnx.Module):
 
     def __init__(self, spec: ModelSpec, rngs: nnx.Rngs):
         D, F = spec.hidden_size, spec.intermediate_size
-        self.gate = _matrix(rngs, (D, F), ("embed", "mlp"))
-        self.up = _matrix(rngs, (D, F), ("embed", "mlp"))
-        self.down = _matrix(rngs, (F, D), ("mlp", "embed"), INIT_STDDEV * (2 * spec.num_hidden_layers) ** -0.5)
+        self.gate = _matrix(rngs, (D, F), ("embed", "mlp"), D**-0.5)
+        self.up = _matrix(rngs, (D, F), ("embed", "mlp"), D**-0.5)
+        self.down = _matrix(rngs, (F, D), ("mlp", "embed"), _residual_stddev(spec, F))
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         """Applies down(silu(gate(x)) * up(x))."""
@@ -115,11 +121,11 @@ class Qwen3(nnx.Module):
 
     def __init__(self, spec: ModelSpec, rngs: nnx.Rngs, *, dtype, attend, remat: bool):
         self.spec, self.dtype, self.remat = spec, dtype, remat
-        self.embed = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"))
+        self.embed = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"), spec.hidden_size**-0.5)
         self.layers = nnx.List([Layer(spec, attend, rngs) for _ in range(spec.num_hidden_layers)])
         self.final_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
         if not spec.tie_word_embeddings:
-            self.lm_head = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"))
+            self.lm_head = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"), spec.hidden_size**-0.5)
 
     @property
     def head(self) -> Float[Array, "V D"]:

@@ -1,0 +1,147 @@
+"""Distinct problems of a split, evenly over families and difficulties, and the independent check of any one.
+
+A problem belongs to the split that the hash of its canonical form says: the same one whatever the seed, the
+wording or the number of problems asked for.
+"""
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterator
+
+from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
+from tiny_reasoning_jax.data.procedural import (
+    algebra,
+    arithmetic,
+    checks_logic,
+    checks_math,
+    code,
+    geometry,
+    logic,
+    probability,
+)
+from tiny_reasoning_jax.errors import UserError
+
+# Family -> (category, generator (rng, difficulty) -> Draft, check: prompt -> the answer, found another way).
+FAMILIES = {
+    "sums": ("arithmetic", arithmetic.sums, checks_math.solve_expression),
+    "products": ("arithmetic", arithmetic.products, checks_math.solve_expression),
+    "fractions": ("arithmetic", arithmetic.fractions, checks_math.solve_expression),
+    "percent": ("arithmetic", arithmetic.percent, checks_math.solve_percent),
+    "linear": ("algebra", algebra.linear, checks_math.solve_linear),
+    "evaluate": ("algebra", algebra.evaluate, checks_math.solve_evaluate),
+    "sequence": ("algebra", algebra.sequence, checks_math.solve_sequence),
+    "system": ("algebra", algebra.system, checks_math.solve_system),
+    "rectangle": ("geometry", geometry.rectangle, checks_math.solve_rectangle),
+    "angles": ("geometry", geometry.angles, checks_math.solve_angles),
+    "points": ("geometry", geometry.points, checks_math.solve_points),
+    "draw": ("probability", probability.draw, checks_math.solve_draw),
+    "dice": ("probability", probability.dice, checks_math.solve_dice),
+    "expect": ("probability", probability.expect, checks_math.solve_expect),
+    "liars": ("logic", logic.liars, checks_logic.solve_liars),
+    "order": ("logic", logic.order, checks_logic.solve_order),
+    "boolean": ("logic", logic.boolean, checks_logic.solve_boolean),
+    "assign": ("code", code.assign, checks_logic.solve_program),
+    "loop": ("code", code.loop, checks_logic.solve_program),
+    "lists": ("code", code.lists, checks_logic.solve_program),
+}
+assert {category for category, _, _ in FAMILIES.values()} == set(CATEGORIES)
+
+# Split -> the share of every hundred canonical problems that it owns.
+SPLITS = {"test": range(0, 10), "validation": range(10, 15), "train": range(15, 100)}
+
+# A family x difficulty counts as exhausted when this many drafts for every problem it has given, over the
+# split's share, brought nothing new: a problem of average likelihood is missed with a chance of exp(-20).
+_PATIENCE = 20
+
+
+def _hash(family: str, canonical: str) -> bytes:
+    return hashlib.blake2b(f"{family}:{canonical}".encode(), digest_size=8).digest()
+
+
+def _bucket(digest: bytes) -> int:
+    return int.from_bytes(digest, "big") % 100
+
+
+def problems_of(split: str, family: str, difficulty: int, seed: int) -> Iterator[Problem]:
+    """Every problem of one family and difficulty in random order, each once, until no new one turns up."""
+    category, create, _ = FAMILIES[family]
+    rng = random.Random(f"{seed}/{split}/{family}/{difficulty}")
+    buckets, seen, misses = SPLITS[split], set(), 0
+    while misses < _PATIENCE * (len(seen) + 10) * 100 // len(buckets):
+        draft = create(rng, difficulty)
+        digest = _hash(family, draft.canonical)
+        if digest in seen or _bucket(digest) not in buckets:
+            misses += 1
+            continue
+        seen.add(digest)
+        misses = 0
+        yield Problem(
+            id=f"{family}-{difficulty}-{digest.hex()}",
+            category=category,
+            difficulty=difficulty,
+            prompt=draft.prompt,
+            reasoning=draft.reasoning,
+            answer=draft.answer,
+            source=family,
+        )
+
+
+def generate(
+    split: str, num_problems: int, seed: int, shares: tuple[int, ...] = (1, 1, 1, 1, 1)
+) -> Iterator[Problem]:
+    """Yields distinct problems of a split in turn from every family and difficulty.
+
+    In each round a family gives shares[d - 1] problems of difficulty d, none of it where the share is 0.
+
+    The problems of a family and difficulty depend on nothing but the seed, the split and the two. A pair that
+    has no more gives its turn to the others; a warning at the end says which and how many there were. Ends
+    early when all are used up.
+
+    Raises:
+      UserError: the split is unknown or num_problems is negative.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split={split!r} is unknown; choose one of {', '.join(sorted(SPLITS))}")
+    if num_problems < 0:
+        raise UserError(f"num_problems={num_problems} is negative; ask for 0 or more")
+    return _take_turns(split, num_problems, seed, shares)
+
+
+def _take_turns(split: str, num_problems: int, seed: int, shares: tuple[int, ...]) -> Iterator[Problem]:
+    # A pair without a share never runs: it could neither give its turn away nor be used up.
+    cells = [
+        (family, difficulty) for difficulty in DIFFICULTIES if shares[difficulty - 1] for family in FAMILIES
+    ]
+    running = {cell: problems_of(split, *cell, seed) for cell in cells}
+    given = dict.fromkeys(cells, 0)
+    while running and sum(given.values()) < num_problems:
+        turns = [cell for cell in running for _ in range(shares[cell[1] - 1])]
+        for cell in turns[: num_problems - sum(given.values())]:
+            if cell not in running:
+                continue
+            problem = next(running[cell], None)
+            if problem is None:
+                del running[cell]
+                continue
+            given[cell] += 1
+            yield problem
+    exhausted = [f"{family}-{difficulty} {given[family, difficulty]}" for family, difficulty in cells
+                 if (family, difficulty) not in running]  # fmt: skip
+    if exhausted:
+        logging.warning(
+            "%d of %d problems generated for split %s; these family-difficulty pairs have no more than: %s",
+            sum(given.values()), num_problems, split, ", ".join(exhausted),
+        )  # fmt: skip
+
+
+def check(problem: Problem) -> bool:
+    """Whether the answer is right, by code that reads the prompt and shares nothing with the generator.
+
+    Raises:
+      UserError: the problem's source is no procedural family.
+      ValueError: the prompt is not one that the family could have written.
+    """
+    if problem.source not in FAMILIES:
+        raise UserError(f"source={problem.source!r} is no procedural family; known: {', '.join(FAMILIES)}")
+    return FAMILIES[problem.source][2](problem.prompt) == problem.answer
