@@ -4,7 +4,7 @@ from setuptools import find_packages, setup
 
 TEST = [
     "pytest>=8",
-    "torch==2.13.0",  # the independent reference: transformers' Qwen3 in float32; pinned, looser pins fetch a CUDA build
+    "torch==2.13.0",  # the independent reference, transformers' Qwen3 in float32; looser pins fetch a CUDA build
     "beartype",  # checks jaxtyping's shapes while tests run
     "safetensors>=0.5",  # reads what the converter wrote, with the library that everybody else reads it with
     "sympy",  # checks algebraic answers without sharing code with the generators

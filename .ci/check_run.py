@@ -14,6 +14,7 @@ COMMAND = [sys.executable, "main.py", "--config", "configs/reason.py"]
 
 
 def main(workdir: Path) -> None:
+    """Raises AssertionError at the first promise that is not kept."""
     missing = [name for name in FILES if not (workdir / name).is_file()]
     assert not missing, f"missing under {workdir}: {missing}"
     results = json.loads((workdir / "eval" / "results.json").read_text())

@@ -1,4 +1,4 @@
-"""Every configuration key is born here, once, with its unit and its reason. Recipes (configs/reason.py) override values only."""
+"""Every configuration key is born here, once, with its unit and reason. Recipes (configs/reason.py) override values."""
 
 import os
 

@@ -90,9 +90,7 @@ def _check_config(folder: Path, spec: ModelSpec) -> str:
                 "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings"):  # fmt: skip
         theirs[key], ours[key] = getattr(config, key), getattr(spec, key)
     different = [
-        f"{key}: {ours[key]} for us, {theirs[key]} for transformers"
-        for key in ours
-        if ours[key] != theirs[key]
+        f"{key}: {ours[key]} for us, {theirs[key]} for transformers" for key in ours if ours[key] != theirs[key]
     ]
     if different:
         raise UserError("; ".join(different))
@@ -105,9 +103,7 @@ def _check_tokenizer(folder: Path, spec: ModelSpec) -> str:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises a plain Exception for a damaged file
-        raise UserError(
-            f"it cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}"
-        ) from error
+        raise UserError(f"it cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if len(tokenizer) > spec.vocab_size:
         raise UserError(f"{len(tokenizer)} entries, and the embedding has {spec.vocab_size} rows")
     template, inline = folder / "chat_template.jinja", None
@@ -137,9 +133,7 @@ def _check_stop_tokens(folder: Path, spec: ModelSpec) -> str:
 def _check_files(folder: Path, spec: ModelSpec) -> str:
     """What readers trip over before they look at a tensor."""
     problems = [
-        f"{file.name} is pickled"
-        for file in folder.iterdir()
-        if file.suffix in (".bin", ".pt", ".pth", ".pkl")
+        f"{file.name} is pickled" for file in folder.iterdir() if file.suffix in (".bin", ".pt", ".pth", ".pkl")
     ]
     files = tensor_files.list_files(folder)
     headers = {file: tensor_files.read_header(file) for file in files}
@@ -208,9 +202,7 @@ def _bytes_equal(a: np.ndarray, b: np.ndarray) -> bool:
 def _check_against_transformers(folder: Path, spec: ModelSpec) -> str:
     """Float32 logits, and greedy decoding where that is quick; one model in memory at a time."""
     if importlib.util.find_spec("torch") is None:
-        raise _SkippedError(
-            'torch is not installed, logits were NOT compared; `pip install -e ".[test]"` brings it'
-        )
+        raise _SkippedError('torch is not installed, logits were NOT compared; `pip install -e ".[test]"` brings it')
     num_greedy = GREEDY_TOKENS if spec.num_parameters <= MAX_GREEDY_PARAMETERS else 0
     prompt = np.random.default_rng(0).integers(0, spec.vocab_size, PROMPT_TOKENS)
     theirs, their_tokens = _run_transformers(folder, prompt, num_greedy)
@@ -220,9 +212,7 @@ def _check_against_transformers(folder: Path, spec: ModelSpec) -> str:
     scale = float(np.abs(theirs).max())
     difference = float(np.abs(ours - theirs).max())
     bound = LOGITS_TOLERANCE * max(1.0, scale)
-    figures = (
-        f"max |difference| of float32 logits {difference:.2e} (bound {bound:.2e}, largest logit {scale:.3g})"
-    )
+    figures = f"max |difference| of float32 logits {difference:.2e} (bound {bound:.2e}, largest logit {scale:.3g})"
     if not difference <= bound:
         raise UserError(figures)
     if not num_greedy:
@@ -230,9 +220,7 @@ def _check_against_transformers(folder: Path, spec: ModelSpec) -> str:
     our_tokens = greedy_decode(spec, params, prompt, num_greedy)
     if our_tokens != their_tokens:
         first = next(i for i, (a, b) in enumerate(zip(our_tokens, their_tokens, strict=True)) if a != b)
-        raise UserError(
-            f"{figures}; greedy tokens part at {first}: {our_tokens[first]} and {their_tokens[first]}"
-        )
+        raise UserError(f"{figures}; greedy tokens part at {first}: {our_tokens[first]} and {their_tokens[first]}")
     return f"{figures}; {num_greedy} greedy tokens equal"
 
 
@@ -270,9 +258,7 @@ def _run_transformers(folder: Path, prompt: np.ndarray, num_greedy: int) -> tupl
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, local_files_only=True, attn_implementation="eager"
-    ).float()
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation="eager").float()
     model.eval()
     tokens = torch.from_numpy(prompt)[None]
     with torch.no_grad():

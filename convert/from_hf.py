@@ -91,12 +91,8 @@ def open_tensors(folder: Path, spec: ModelSpec) -> list[tuple[mapping.Entry, ten
         if tensor.shape != expected:
             problems.append(f"{name} has shape {list(tensor.shape)}, config.json makes it {list(expected)}")
         if tensor.dtype not in tensor_files.DTYPES:
-            problems.append(
-                f"{name} is stored as {tensor.dtype}, not as one of {', '.join(tensor_files.DTYPES)}"
-            )
-    problems += [
-        f"missing {name} {list(entry.hf_shape)}" for name, entry in wanted.items() if name not in found
-    ]
+            problems.append(f"{name} is stored as {tensor.dtype}, not as one of {', '.join(tensor_files.DTYPES)}")
+    problems += [f"missing {name} {list(entry.hf_shape)}" for name, entry in wanted.items() if name not in found]
     if problems:
         raise UserError(
             f"the tensors in {str(folder)!r} are not those of the Qwen3 that its config.json describes "
@@ -141,9 +137,7 @@ def convert(source: str | Path, output: str | Path, on_tensor: hf_folder.OnTenso
     """
     folder = hf_folder.find_source(source)
     spec = parse_hf_config(hf_folder.read_config(folder))
-    hf_folder.special_token_ids(
-        folder
-    )  # a model without its tokenizer is of no use: found out before the long part
+    hf_folder.special_token_ids(folder)  # a model without its tokenizer is of no use: found out before the long part
     with hf_folder.new_folder(output, 2 * spec.num_parameters) as partial:
         loaded = load_hf(folder, on_tensor)
         meta = {
@@ -168,9 +162,7 @@ def run_command(command: Callable[[], int]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m convert.from_hf", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--source", required=True, help="folder with config.json and *.safetensors, or a hub id"
-    )
+    parser.add_argument("--source", required=True, help="folder with config.json and *.safetensors, or a hub id")
     parser.add_argument("--output", required=True, metavar="DIR", help="checkpoint folder to make")
     args = parser.parse_args(argv)
 

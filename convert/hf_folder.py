@@ -80,9 +80,7 @@ def special_token_ids(tokenizer_folder: Path) -> dict[str, int]:
     config_path, path = tokenizer_folder / "tokenizer_config.json", tokenizer_folder / "tokenizer.json"
     ids = {}
     if path.is_file():
-        ids = {
-            token["content"]: token["id"] for token in tensor_files.read_json(path).get("added_tokens", [])
-        }
+        ids = {token["content"]: token["id"] for token in tensor_files.read_json(path).get("added_tokens", [])}
     elif not config_path.is_file():
         raise UserError(
             f"no tokenizer in {str(tokenizer_folder)!r}: put tokenizer.json and tokenizer_config.json there"

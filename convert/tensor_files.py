@@ -41,15 +41,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(
-            f"{path} does not exist; give the folder that holds a whole Hugging Face model"
-        ) from error
+        raise UserError(f"{path} does not exist; give the folder that holds a whole Hugging Face model") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not JSON ({error}); fetch the file again") from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path} holds a JSON {type(content).__name__}, an object was expected; fetch the file again"
-        )
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, an object was expected; fetch the file again")
     return content
 
 
@@ -98,9 +94,7 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
             if name not in found or (found[name].file.name != file_name and name not in twice):
                 problems.append(f"{name} is not in {file_name}, where the index says it is")
     if problems:
-        raise UserError(
-            f"{folder / INDEX_FILE} and its files disagree: {'; '.join(problems)}; fetch them again"
-        )
+        raise UserError(f"{folder / INDEX_FILE} and its files disagree: {'; '.join(problems)}; fetch them again")
     return found
 
 
@@ -166,9 +160,7 @@ def write_bfloat16_file(
     file: Path, shapes: dict[str, tuple[int, ...]], get_tensor: Callable[[str], np.ndarray]
 ) -> None:
     """Writes one file of bfloat16 tensors, asking for them one by one; returns when it is on the disk."""
-    header: dict[str, Any] = {
-        "__metadata__": {"format": "pt"}
-    }  # transformers 4 refuses a file that does not say this
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers 4 refuses a file that does not say this
     offset = 0
     for name, shape in shapes.items():
         stop = offset + num_bytes(shape)

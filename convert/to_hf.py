@@ -88,9 +88,7 @@ def _write_weights(folder: Path, spec: ModelSpec, get_param, on_tensor, shard_by
 
     shards = tensor_files.plan_shards(shapes, shard_bytes)
     for file_name, names in shards.items():
-        tensor_files.write_bfloat16_file(
-            folder / file_name, {name: shapes[name] for name in names}, get_tensor
-        )
+        tensor_files.write_bfloat16_file(folder / file_name, {name: shapes[name] for name in names}, get_tensor)
     if len(shards) > 1:
         _write_json(folder / tensor_files.INDEX_FILE, tensor_files.make_index(shapes, shards))
 

@@ -15,7 +15,9 @@ def write_lines(path, records):
 
 
 def gsm8k(count):
-    return [{"question": f"What is {i} plus {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(count)]
+    return [
+        {"question": f"What is {i} plus {i}?", "answer": f"{i} + {i} = {2 * i}\n#### {2 * i}"} for i in range(count)
+    ]
 
 
 def test_no_weights_to_be_had(tmp_path):

@@ -18,15 +18,18 @@ ROOT = Path(__file__).parents[1]
 def test_every_variant_is_valid_and_adds_no_key(variant):
     config = reason.get_config(variant)
     base.validate(config)
-    keys = lambda c: {(k, type(v).__name__) for k, v in c.items()} | {
-        (f"{k}.{sub}", type(v).__name__) for k, s in c.items() if hasattr(s, "items") for sub, v in s.items()
-    }
+    keys = lambda c: (
+        {(k, type(v).__name__) for k, v in c.items()}
+        | {(f"{k}.{sub}", type(v).__name__) for k, s in c.items() if hasattr(s, "items") for sub, v in s.items()}
+    )
     assert keys(config) == keys(base.get_config())
 
 
 def test_every_key_is_read_somewhere():
     """A knob that nothing reads has no effect and no error."""
-    code = "\n".join(p.read_text() for p in (ROOT / "tiny_reasoning_jax").rglob("*.py")) + (ROOT / "main.py").read_text()
+    code = (
+        "\n".join(p.read_text() for p in (ROOT / "tiny_reasoning_jax").rglob("*.py")) + (ROOT / "main.py").read_text()
+    )
     sections = base.get_config()
     for name, section in sections.items():
         names = [k for k in section if k != "random"] if hasattr(section, "items") else [name]
@@ -51,7 +54,9 @@ class Card:
         return {"bytes_limit": int(self.gib * 2**30 * 0.5)}
 
 
-@pytest.mark.parametrize(("gib", "source"), [(15.7, "Qwen/Qwen3-1.7B-Base"), (79.2, "Qwen/Qwen3-1.7B-Base"), (11.8, "random")])
+@pytest.mark.parametrize(
+    ("gib", "source"), [(15.7, "Qwen/Qwen3-1.7B-Base"), (79.2, "Qwen/Qwen3-1.7B-Base"), (11.8, "random")]
+)
 def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     monkeypatch.setattr(reason.jax, "local_devices", lambda: [Card(gib)])
@@ -88,7 +93,14 @@ def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, 
     ],
 )
 def test_the_command_line_refuses_without_a_traceback_and_writes_nothing(tmp_path, flag, message):
-    command = [sys.executable, "main.py", "--config", "configs/reason.py:tiny", f"--config.workdir={tmp_path / 'w'}", flag]
+    command = [
+        sys.executable,
+        "main.py",
+        "--config",
+        "configs/reason.py:tiny",
+        f"--config.workdir={tmp_path / 'w'}",
+        flag,
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr

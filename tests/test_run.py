@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 
+import check_run
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -68,8 +69,7 @@ def assert_same_run(a, b, step):
 
 
 def test_the_run_leaves_what_the_readme_promises(finished):
-    for name in ("config.json", "metrics.jsonl", "report.html", "run.json", "eval/results.json", "eval/samples.jsonl",
-                 "hf/config.json", "hf/model.safetensors", "hf/tokenizer.json", "hf/README.md", "data/summary.json"):  # fmt: skip
+    for name in check_run.FILES:
         assert (finished / name).stat().st_size > 0, name
     assert any((finished / "tensorboard").iterdir())
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]

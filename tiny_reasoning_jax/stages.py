@@ -118,9 +118,7 @@ def _train(this: Run) -> bool:
                 checkpoints,
                 workdir=this.workdir,
                 meta=meta,
-                validation=list(
-                    pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)
-                ),
+                validation=list(pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)),
                 should_stop=stop.is_set,
             )
     finally:
@@ -249,7 +247,11 @@ def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
     evaluate.write_results(
         this.workdir,
         label,
-        {"model": f"{config.model.source} at step {settings['step']}", "settings": settings, "seconds": time.monotonic() - began},
+        {
+            "model": f"{config.model.source} at step {settings['step']}",
+            "settings": settings,
+            "seconds": time.monotonic() - began,
+        },
         {task: samples},
     )
     cell = evaluate.load_results(this.workdir)[label]["tasks"][task]
@@ -287,7 +289,10 @@ def _export(this: Run) -> bool:
         generation_config=opened.meta["generation_config"],
         tokenizer_folder=opened.tokenizer_folder,
         card=Card(
-            opened.meta["base_model"], step, results or None, json.loads(this.config.to_json()),
+            opened.meta["base_model"],
+            step,
+            results or None,
+            json.loads(this.config.to_json()),
             name=this.workdir.resolve().name,
         ),
     )

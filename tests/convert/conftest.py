@@ -50,9 +50,7 @@ def random_tensors(config, dtype=torch.bfloat16, seed=0) -> dict[str, torch.Tens
     """
     torch.manual_seed(seed)
     model = transformers.Qwen3ForCausalLM(config)
-    tensors = {
-        name: torch.randn_like(tensor, dtype=torch.float32) for name, tensor in model.state_dict().items()
-    }
+    tensors = {name: torch.randn_like(tensor, dtype=torch.float32) for name, tensor in model.state_dict().items()}
 
     def scale(name, tensor):
         if "norm" in name:
@@ -113,9 +111,7 @@ class Folders:
     def __init__(self, root: Path, tokenizer_folder: Path):
         self.root, self.tokenizer_folder = root, tokenizer_folder
 
-    def make(
-        self, name="source", *, num_shards=1, dtype=torch.bfloat16, redundant_head=False, edit=None, **changes
-    ):
+    def make(self, name="source", *, num_shards=1, dtype=torch.bfloat16, redundant_head=False, edit=None, **changes):
         """A folder; `edit` may change the dict of tensors before it is written."""
         config = hf_config(**changes)
         tensors = random_tensors(config, dtype)

@@ -57,9 +57,7 @@ def test_other_parameters_in_the_checkpoint_fail(source, folders, capsys, logits
 
 def test_wrong_mathematics_fail(source, capsys, monkeypatch, logits_only):
     angles = rope.rope_angles
-    monkeypatch.setattr(
-        rope, "rope_angles", lambda positions, size, theta: angles(positions, size, 1.001 * theta)
-    )
+    monkeypatch.setattr(rope, "rope_angles", lambda positions, size, theta: angles(positions, size, 1.001 * theta))
     assert failures(capsys, source) == {"against transformers"}
 
 
@@ -90,9 +88,7 @@ def test_what_readers_trip_over_fails(source, folders, capsys, monkeypatch):
 
 def test_without_torch_it_says_that_logits_were_not_compared(source, capsys, monkeypatch):
     find_spec = check.importlib.util.find_spec
-    monkeypatch.setattr(
-        check.importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name)
-    )
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None if name == "torch" else find_spec(name))
     code, checks = run(capsys, source)
     assert code == 0 and checks["against transformers"][0] == "skipped"
     assert "logits were NOT compared" in checks["against transformers"][1]

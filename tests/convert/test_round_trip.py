@@ -78,12 +78,8 @@ def test_transformers_decodes_the_export_as_we_do(shape, folders):
     model = transformers.AutoModelForCausalLM.from_pretrained(output).float()
     tokenizer = transformers.AutoTokenizer.from_pretrained(output)
     prompt = tokenizer("What is 17 + 25?")["input_ids"]
-    model.generation_config.eos_token_id = (
-        None  # random weights may stop anywhere; 64 tokens are to be compared
-    )
-    theirs = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=64)[
-        0, len(prompt) :
-    ].tolist()
+    model.generation_config.eos_token_id = None  # random weights may stop anywhere; 64 tokens are to be compared
+    theirs = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=64)[0, len(prompt) :].tolist()
     assert len(set(theirs)) > 3, "the continuation says too little"
     assert greedy(loaded.spec, loaded.params, prompt, 64) == theirs
 

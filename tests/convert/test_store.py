@@ -14,9 +14,7 @@ META = {"step": 3, "model_config": {}, "generation_config": None, "base_model": 
 @pytest.fixture
 def saved(tmp_path, tokenizer_folder):
     keys = jax.random.split(jax.random.key(0), 20)
-    params = {
-        f"layers.{i}.attn.q": jax.random.normal(k, (64, 2, 500), jnp.bfloat16) for i, k in enumerate(keys)
-    }
+    params = {f"layers.{i}.attn.q": jax.random.normal(k, (64, 2, 500), jnp.bfloat16) for i, k in enumerate(keys)}
     params["final_norm.scale"] = jnp.ones(64, jnp.bfloat16)
     store.save_params(tmp_path / "run", 3, params, META, tokenizer_folder)
     return tmp_path / "run", params

@@ -38,9 +38,7 @@ def create_problems(num=200) -> list[Problem]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    texts = [
-        f"user\nWhat is {n} + {n}?assistant\n\nmake {2 * n}.\n\n\n\\boxed{{{2 * n}}}" for n in range(300)
-    ]
+    texts = [f"user\nWhat is {n} + {n}?assistant\n\nmake {2 * n}.\n\n\n\\boxed{{{2 * n}}}" for n in range(300)]
     return train_tokenizer(texts, 400, tmp_path_factory.mktemp("small"))
 
 
@@ -63,9 +61,7 @@ def test_prompt_and_completion_are_as_designed(tokenizer):
 
 
 def test_an_answer_that_is_boxed_already_is_shown_as_it_is(tokenizer):
-    assert chat.render(tokenizer, problem(answer="So \\boxed{4}."))[1].endswith(
-        "\n\nSo \\boxed{4}.<|im_end|>"
-    )
+    assert chat.render(tokenizer, problem(answer="So \\boxed{4}."))[1].endswith("\n\nSo \\boxed{4}.<|im_end|>")
 
 
 def test_the_render_is_the_templates_own(tokenizer):
@@ -181,12 +177,7 @@ def with_template(tokenizer, template, tmp_path):
 
 def test_a_tokenizer_without_the_format_is_refused_with_all_that_is_missing(small, tmp_path):
     bare = with_template(small, None, tmp_path)
-    text = (
-        (tmp_path / "tokenizer.json")
-        .read_text()
-        .replace("think>", "thinks>")
-        .replace("<|im_start|>", "<|start|>")
-    )
+    text = (tmp_path / "tokenizer.json").read_text().replace("think>", "thinks>").replace("<|im_start|>", "<|start|>")
     (tmp_path / "tokenizer.json").write_text(text)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
     for key in ("added_tokens_decoder", "extra_special_tokens", "additional_special_tokens"):

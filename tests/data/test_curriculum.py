@@ -11,9 +11,7 @@ COUNTS = np.array([300, 100, 400, 50, 150])
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0, 3.0])
 def test_none_draws_every_example_alike_at_any_time(progress):
-    np.testing.assert_allclose(
-        difficulty_weights("none", progress, COUNTS), COUNTS / COUNTS.sum(), rtol=1e-12
-    )
+    np.testing.assert_allclose(difficulty_weights("none", progress, COUNTS), COUNTS / COUNTS.sum(), rtol=1e-12)
 
 
 def test_linear_favours_each_level_over_the_next_at_the_start():
@@ -31,9 +29,7 @@ def test_linear_moves_in_a_straight_line_to_the_data_s_own_shares():
 
 
 @pytest.mark.parametrize("curriculum", ["linear", "none"])
-@pytest.mark.parametrize(
-    "counts", [COUNTS, [0, 3, 0, 5, 1], [0, 0, 0, 0, 7], [1, 0, 0, 0, 0], [1, 1, 1, 1, 10**9]]
-)
+@pytest.mark.parametrize("counts", [COUNTS, [0, 3, 0, 5, 1], [0, 0, 0, 0, 7], [1, 0, 0, 0, 0], [1, 1, 1, 1, 10**9]])
 def test_weights_are_a_distribution_over_the_levels_that_have_examples(curriculum, counts):
     for progress in np.linspace(0, 1, 11):
         weights = difficulty_weights(curriculum, float(progress), np.array(counts))

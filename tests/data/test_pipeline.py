@@ -29,9 +29,7 @@ SETTINGS = {
 def make_split(num_examples, *, mean, sigma=0.5, longest=4096, seed=0):
     """Log-normal lengths, as real problems have; unequal shares of difficulty; ids that name the example."""
     rng = np.random.default_rng(seed)
-    lengths = (
-        np.exp(rng.normal(np.log(mean) - sigma**2 / 2, sigma, num_examples)).astype(int).clip(8, longest)
-    )
+    lengths = np.exp(rng.normal(np.log(mean) - sigma**2 / 2, sigma, num_examples)).astype(int).clip(8, longest)
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     return PreparedSplit(
         tokens=rng.integers(1, 151_936, offsets[-1], dtype=np.int32),
@@ -91,9 +89,7 @@ def test_micro_batches_hold_the_examples_that_their_ids_name(split):
             for row in range(4):
                 for segment in range(1, batch.segment_ids[row].max() + 1):
                     where = batch.segment_ids[row] == segment
-                    pieces.append(
-                        (batch.tokens[row, where], batch.targets[row, where], batch.loss_mask[row, where])
-                    )
+                    pieces.append((batch.tokens[row, where], batch.targets[row, where], batch.loss_mask[row, where]))
             assert len(pieces) == len(ids)
             for example, (tokens, targets, loss_mask) in zip(map(int, ids), pieces, strict=True):
                 whole = split.tokens[split.offsets[example] : split.offsets[example + 1]]
@@ -109,9 +105,7 @@ def test_the_divisor_is_the_whole_step_s(split, accum_steps):
         assert step.arrays.loss_denom.dtype == np.float32
         assert step.num_trained_tokens == trained.sum()
         assert step.num_tokens == (step.arrays.segment_ids > 0).sum()
-        np.testing.assert_array_equal(
-            step.arrays.loss_denom, np.full(accum_steps, trained.sum(), "f4")
-        )
+        np.testing.assert_array_equal(step.arrays.loss_denom, np.full(accum_steps, trained.sum(), "f4"))
 
 
 def test_accumulation_changes_only_how_rows_are_grouped(split):

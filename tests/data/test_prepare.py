@@ -45,9 +45,7 @@ def generate(split, num_problems, seed):
     start = {"train": 0, "validation": 10_000, "test": 20_000}[split] + 100_000 * seed
     for n in range(start, start + num_problems):
         category = CATEGORIES[n % 6]
-        yield Problem(
-            f"{split}-{n}", category, n % 5 + 1, f"What is {n} + 1?", f"{n} and 1.", str(n + 1), "sums"
-        )
+        yield Problem(f"{split}-{n}", category, n % 5 + 1, f"What is {n} + 1?", f"{n} and 1.", str(n + 1), "sums")
 
 
 @pytest.fixture(autouse=True)

@@ -243,9 +243,7 @@ def test_the_same_seed_gives_the_same_problems_in_any_process():
     printed = set()
     for hash_seed in ("1", "2"):
         env = os.environ | {"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOM.parents[2])}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
         printed.add(done.stdout)
     assert len(printed) == 1
     assert list(generate("train", 200, 3)) != list(generate("train", 200, 4))
@@ -293,9 +291,7 @@ def test_an_exhausted_space_ends_with_its_true_size_and_one_warning(monkeypatch,
 
 
 def test_shares_set_the_mixture_and_a_share_of_zero_neither_gives_nor_hangs(monkeypatch):
-    counts = collections.Counter(
-        p.difficulty for p in generate("train", 7 * len(FAMILIES), 0, (4, 2, 1, 0, 0))
-    )
+    counts = collections.Counter(p.difficulty for p in generate("train", 7 * len(FAMILIES), 0, (4, 2, 1, 0, 0)))
     assert counts == {1: 4 * len(FAMILIES), 2: 2 * len(FAMILIES), 3: len(FAMILIES)}
     monkeypatch.setattr(
         families,
@@ -340,9 +336,7 @@ def test_the_check_runs_no_foreign_program(program):
 
 def test_checks_share_no_code_with_generators():
     for path in ROOM.glob("checks_*.py"):
-        modules = [
-            node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)
-        ]
+        modules = [node.module for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
         assert all(not module.startswith("tiny_reasoning_jax") for module in modules), path
     for path in set(ROOM.glob("*.py")) - {ROOM / "families.py"}:
         assert "import checks" not in path.read_text() and "sympy" not in path.read_text(), path

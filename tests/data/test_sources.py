@@ -16,9 +16,7 @@ def gsm8k(question="How many?", answer="2 + 2 = <<2+2=4>>4\n#### 4", **more) -> 
     return {"question": question, "answer": answer} | more
 
 
-def messages(
-    content="<think>\nTwo and two.\n</think>\n\nSo \\boxed{4}.", user="How many?", system=None, **more
-):
+def messages(content="<think>\nTwo and two.\n</think>\n\nSo \\boxed{4}.", user="How many?", system=None, **more):
     turns = [{"role": "system", "content": system}] if system else []
     turns += [{"role": "user", "content": user}, {"role": "assistant", "content": content} | more]
     return {"messages": turns}
@@ -40,9 +38,7 @@ def write(path, *records):
 
 
 def test_gsm8k_form_loses_its_marks_and_nothing_else():
-    problem = parse(
-        gsm8k(" Q? ", "She sold 48/2 = <<48/2=24>>24 clips.\nThat is 48+24 = <<48+24=72>>72.\n#### 72")
-    )
+    problem = parse(gsm8k(" Q? ", "She sold 48/2 = <<48/2=24>>24 clips.\nThat is 48+24 = <<48+24=72>>72.\n#### 72"))
     steps = "She sold 48/2 = 24 clips.\nThat is 48+24 = 72."
     assert problem == Problem("file.jsonl:1", "arithmetic", 1, "Q?", steps, "72", "file.jsonl")
 
@@ -91,10 +87,7 @@ def test_a_system_text_goes_in_front_of_the_prompt():
 
 
 def test_hash_marks_in_messages_become_a_box():
-    assert (
-        parse(messages("<think>\nHm.\n</think>\nIt is so.\n#### 1,600")).answer
-        == "It is so.\n\n\\boxed{1600}"
-    )
+    assert parse(messages("<think>\nHm.\n</think>\nIt is so.\n#### 1,600")).answer == "It is so.\n\n\\boxed{1600}"
     bare = parse(messages("2 and 2.\n#### 4"))
     assert (bare.reasoning, bare.answer) == ("2 and 2.", "\\boxed{4}")
 
@@ -147,9 +140,7 @@ def test_a_file_is_read_line_by_line_and_bad_lines_do_not_stop_it(tmp_path):
     path = tmp_path / "my data.jsonl"
     good = json.dumps(gsm8k()).encode()
     deep = b"[" * 200_000 + b"]" * 200_000
-    path.write_bytes(
-        b"\xef\xbb\xbf" + b"\n".join([good, b"", b"{broken", b"\xff\xfe\xfa", deep, good]) + b"\n"
-    )
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, b"", b"{broken", b"\xff\xfe\xfa", deep, good]) + b"\n")
     records = list(sources.read_jsonl(path))
     assert [record.id for record in records] == [f"my_data.jsonl:{line}" for line in (1, 3, 4, 5, 6)]
     assert [isinstance(record, Problem) for record in records] == [True, False, False, False, True]

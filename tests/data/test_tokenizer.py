@@ -48,9 +48,7 @@ def test_special_tokens_come_last_in_qwens_order(folder):
     chat.check_tokenizer(tokenizer)
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", "  two  spaces\n\n\ttab", "½ of ∀x 漢字 🙂", "it's 1,234.50", "\x00\r\n"]
-)
+@pytest.mark.parametrize("text", ["plain", "  two  spaces\n\n\ttab", "½ of ∀x 漢字 🙂", "it's 1,234.50", "\x00\r\n"])
 def test_any_text_survives_encoding_and_decoding(folder, text):
     tokenizer = load_tokenizer(folder)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -163,9 +161,7 @@ def test_a_hub_that_does_not_answer_is_told_with_the_remedy(monkeypatch, tmp_pat
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    with pytest.raises(
-        UserError, match="'Qwen/Qwen3-1.7B-Base'.*cannot reach the hub; check the name and the network"
-    ):
+    with pytest.raises(UserError, match="'Qwen/Qwen3-1.7B-Base'.*cannot reach the hub; check the name and the network"):
         load_tokenizer("Qwen/Qwen3-1.7B-Base")
 
 

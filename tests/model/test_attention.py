@@ -25,10 +25,7 @@ def inputs():
     def normal(heads):
         return rng.standard_normal((B, T, heads, H)).astype(np.float32)
 
-    numbers = [
-        np.repeat(order, np.array(LENGTHS)[np.array(order) - 1])
-        for order in ((1, 2, 3, 4, 5), (5, 4, 3, 2, 1))
-    ]
+    numbers = [np.repeat(order, np.array(LENGTHS)[np.array(order) - 1]) for order in ((1, 2, 3, 4, 5), (5, 4, 3, 2, 1))]
     segment_ids = np.zeros((B, T), np.int32)
     segment_ids[:, : sum(LENGTHS)] = numbers
     return normal(N), normal(K), normal(K), segment_ids, normal(N) * (segment_ids != 0)[:, :, None, None]
@@ -135,9 +132,7 @@ def test_bfloat16_keeps_scores_and_softmax_in_float32(backend):
 
 
 def test_blockwise_equals_reference():
-    for ours, reference in zip(
-        jax.tree.leaves(run("blockwise")), jax.tree.leaves(run("reference")), strict=True
-    ):
+    for ours, reference in zip(jax.tree.leaves(run("blockwise")), jax.tree.leaves(run("reference")), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5)
 
 

@@ -104,9 +104,7 @@ def test_every_part_computes_what_transformers_computes(shape):
     for i, layer in enumerate(model.layers):
         parts |= {
             f"model.layers.{i}.input_layernorm": layer.attn_norm,
-            f"model.layers.{i}.self_attn": lambda x, a=layer.attn: a(x, angles, one_segment, positions, None)[
-                0
-            ],
+            f"model.layers.{i}.self_attn": lambda x, a=layer.attn: a(x, angles, one_segment, positions, None)[0],
             f"model.layers.{i}.post_attention_layernorm": layer.mlp_norm,
             f"model.layers.{i}.mlp": layer.mlp,
             f"model.layers.{i}": lambda x, a=layer: a(x, angles, one_segment, positions, None)[0],

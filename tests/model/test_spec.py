@@ -103,6 +103,4 @@ def test_what_we_do_not_compute_is_refused_by_name(change, message):
 
 def test_every_unsupported_feature_is_named_at_once():
     with pytest.raises(UserError, match="sliding window.*attention_bias.*quantized"):
-        parse_hf_config(
-            changed(use_sliding_window=True, attention_bias=True, quantization_config={"bits": 8})
-        )
+        parse_hf_config(changed(use_sliding_window=True, attention_bias=True, quantization_config={"bits": 8}))

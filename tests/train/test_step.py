@@ -218,7 +218,9 @@ def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(para
     apply_text = train_step.apply.lower(state, micro).compile().as_text()
     # Adam's denominator is the only square root over parameter shapes outside the norms' rsqrt.
     embed = f"f32[{SPEC.vocab_size},{SPEC.hidden_size}]"
-    roots = lambda text: [line for line in text.splitlines() if "sqrt(" in line and "rsqrt(" not in line and embed in line]
+    roots = lambda text: [
+        line for line in text.splitlines() if "sqrt(" in line and "rsqrt(" not in line and embed in line
+    ]
     assert roots(apply_text) and not roots(accumulate_text)
 
 

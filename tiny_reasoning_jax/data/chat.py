@@ -114,9 +114,7 @@ def render(tokenizer, problem: Problem) -> tuple[str, str]:
     """Returns a problem's prompt and completion as text; the completion ends with END_OF_TURN."""
     frame = _find_frame(tokenizer)
     answer = show_answer(problem.answer.strip())
-    completion = (
-        frame.before_reasoning + problem.reasoning.strip() + frame.before_answer + answer + frame.after_answer
-    )
+    completion = frame.before_reasoning + problem.reasoning.strip() + frame.before_answer + answer + frame.after_answer
     return render_prompt(tokenizer, problem.prompt), completion
 
 
@@ -147,14 +145,12 @@ def encode_batch(tokenizer, problems: list[Problem]) -> list[tuple[list[int], li
     if not problems:
         return []
     for problem in problems:
-        _refuse_special_tokens(
-            tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer
-        )
+        _refuse_special_tokens(tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer)
     _check_render(tokenizer, problems[0])
     texts = [text for problem in problems for text in render(tokenizer, problem)]
-    ids = tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False
-    )["input_ids"]
+    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)[
+        "input_ids"
+    ]
     end = end_of_turn_id(tokenizer)
     for completion in ids[1::2]:
         assert completion[-1] == end and completion.count(end) == 1, "END_OF_TURN must come once, last"
@@ -213,6 +209,4 @@ def _special_pattern(tokenizer) -> re.Pattern:
 
 def _refuse_special_tokens(tokenizer, what: str, *texts: str) -> None:
     if token := find_special_token(tokenizer, *texts):
-        raise UserError(
-            f"{what} contains the special token {token!r}, which breaks the chat format; remove it"
-        )
+        raise UserError(f"{what} contains the special token {token!r}, which breaks the chat format; remove it")

@@ -102,9 +102,7 @@ def describe(summary: dict) -> list[str]:
     for split, facts in summary["splits"].items():
         dropped = ", ".join(f"{num:,} {reason}" for reason, num in facts["dropped"].items()) or "none"
         longest = f"longest {facts['length']['max']:,}"
-        lines.append(
-            f"{split}: {facts['kept']:,} problems, {facts['tokens']:,} tokens, {longest}; dropped: {dropped}"
-        )
+        lines.append(f"{split}: {facts['kept']:,} problems, {facts['tokens']:,} tokens, {longest}; dropped: {dropped}")
     return lines
 
 

@@ -16,7 +16,7 @@ class Problem:
       difficulty: 1 (easiest) to 5.
       prompt: what the user asks.
       reasoning: the worked steps that go between <think> and </think>.
-      answer: the final answer. Text that already holds a \\boxed{...} is shown as it is, anything else inside \\boxed{}.
+      answer: the final answer. Text that holds a \\boxed{...} is shown as it is, anything else inside \\boxed{}.
       source: the procedural family, or the file that the record came from.
     """
 

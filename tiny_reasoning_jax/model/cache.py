@@ -11,8 +11,8 @@ from tiny_reasoning_jax.model.spec import ModelSpec
 class Cache(NamedTuple):
     """Keys and values of every layer, static in size.
 
-    Heads come before slots: attention multiplies head by head, and with slots first XLA transposes (copies) the whole
-    cache at every step.
+    Heads come before slots: attention multiplies head by head, and with slots first XLA transposes (copies)
+    the whole cache at every step.
 
     Attributes:
       keys: L arrays [B, K, S, H]; slot s of a row holds the token at position s.

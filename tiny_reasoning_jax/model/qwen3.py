@@ -2,8 +2,8 @@
 
 Modules are used at the edges: `ModelDef` builds the graph once, and training and sampling work on a plain dict
 {"layers.0.attn.q": array, ...} that `ModelDef.bind` turns into a callable model inside a jitted function.
-Letters: B rows, T positions, S cache slots, D width, F MLP width, N query heads, K key/value heads, H head width, V rows
-of the vocabulary.
+Letters: B rows, T positions, S cache slots, D width, F MLP width, N query heads, K key/value heads, H head width,
+V rows of the vocabulary.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ Params = dict[str, jax.Array]
 def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stddev: float) -> nnx.Param:
     """A normal-initialised float32 parameter that carries the logical name of each axis.
 
-    The stddev is fan_in ** -0.5, and width ** -0.5 for the embedding: Qwen3's 0.02 at its own width of 2048. At a width of
-    128 it learns far faster than 0.02 does (README, "Measured").
+    The stddev is fan_in ** -0.5, and width ** -0.5 for the embedding: Qwen3's 0.02 at its own width of 2048. At a
+    width of 128 it learns far faster than 0.02 does (README, "Measured").
     """
     return nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32), logical_axes=axes)
 
@@ -125,7 +125,9 @@ class Qwen3(nnx.Module):
         self.layers = nnx.List([Layer(spec, attend, rngs) for _ in range(spec.num_hidden_layers)])
         self.final_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
         if not spec.tie_word_embeddings:
-            self.lm_head = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"), spec.hidden_size**-0.5)
+            self.lm_head = _matrix(
+                rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"), spec.hidden_size**-0.5
+            )
 
     @property
     def head(self) -> Float[Array, "V D"]:

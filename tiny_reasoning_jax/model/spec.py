@@ -47,7 +47,7 @@ class ModelSpec:
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_attention_heads={self.num_attention_heads} is not divisible by "
-                f"num_key_value_heads={self.num_key_value_heads}; every key/value head serves the same number of queries"
+                f"num_key_value_heads={self.num_key_value_heads}; each key/value head serves the same number of queries"
             )
         if self.head_dim % 2:
             raise UserError(f"head_dim={self.head_dim} is odd; rotary embedding turns pairs, choose an even number")
@@ -95,8 +95,8 @@ def _rope_theta(config: dict[str, Any]) -> float:
     known = {float(value) for value in values if value is not None}
     if len(known) != 1:
         raise UserError(
-            f"rope_theta is {'given twice and differs' if known else 'missing'} in config.json (rope_theta={values[0]}, "
-            f"rope_parameters.rope_theta={values[1]}); it must be known, a guess would ruin long contexts"
+            f"rope_theta is {'given twice and differs' if known else 'missing'} in config.json (rope_theta={values[0]},"
+            f" rope_parameters.rope_theta={values[1]}); it must be known, a guess would ruin long contexts"
         )
     return known.pop()
 

@@ -97,8 +97,7 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
     path = Path(path).expanduser()
     if not path.is_dir():
         raise UserError(
-            f"checkpoint {str(path)!r} is not a folder; give DIR or DIR/<step> of a training run or of "
-            "convert.from_hf"
+            f"checkpoint {str(path)!r} is not a folder; give DIR or DIR/<step> of a training run or of convert.from_hf"
         )
     steps = committed_steps(path)
     step_folder = path / str(max(steps)) if steps else path
@@ -147,9 +146,7 @@ def restore_params(
     args = ocp.args.PyTreeRestore(
         item={name: 0 for name in names}, restore_args={name: how for name in names}, partial_restore=True
     )
-    others = [
-        step for step in committed_steps(opened.step_folder.parent) if str(step) != opened.step_folder.name
-    ]
+    others = [step for step in committed_steps(opened.step_folder.parent) if str(step) != opened.step_folder.name]
     with _explain_damage(opened.step_folder, others):
         return _restore(ocp.PyTreeCheckpointHandler(), opened.step_folder / "params", args)
 

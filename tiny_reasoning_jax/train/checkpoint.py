@@ -5,7 +5,7 @@ Layout under workdir/checkpoints (shared with the converter, see model/store.py)
   <step>/params     bfloat16 parameters
   <step>/state      float32 master, moments, MultiSteps counters, step
   <step>/data       state of the Grain iterator: step, cursors of the curriculum, pending examples
-  <step>/meta       model config, seed and step (every random draw of a run is a function of these two), identity of the run
+  <step>/meta       model config, identity of the run, seed and step: every random draw is a function of these two
 """
 
 from pathlib import Path

@@ -29,7 +29,9 @@ def cross_entropy_sum(
     num_tokens = targets.size
     chunk = min(chunk, num_tokens)
     padding = -num_tokens % chunk  # the last chunk is filled up with masked tokens
-    rows = lambda x, *tail: jnp.pad(x.reshape(-1, *tail), [(0, padding)] + [(0, 0)] * len(tail)).reshape(-1, chunk, *tail)
+    rows = lambda x, *tail: jnp.pad(x.reshape(-1, *tail), [(0, padding)] + [(0, 0)] * len(tail)).reshape(
+        -1, chunk, *tail
+    )
     return _chunked(rows(hidden, D), head, rows(targets), rows(loss_mask))
 
 

@@ -14,7 +14,7 @@ class GradNormState(NamedTuple):
 
 
 def record_grad_norm() -> optax.GradientTransformation:
-    """Passes gradients on unchanged and remembers their global norm, so that clipping and logging share one reduction."""
+    """Passes gradients on unchanged and remembers their global norm, for the metrics and the finite check."""
 
     def update(updates, state, params=None):
         del state, params

@@ -73,9 +73,7 @@ def fractions(rng: random.Random, difficulty: int) -> Draft:
 
 
 _TWO_DENOMINATORS = [(q, r) for q in range(3, 13) for r in range(3, 13) if q % r and r % q]
-_THREE_DENOMINATORS = [
-    d for d in itertools.product(range(2, 13), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 40
-]
+_THREE_DENOMINATORS = [d for d in itertools.product(range(2, 13), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 40]
 
 
 def _fraction_parts(rng: random.Random, difficulty: int) -> list[tuple[int, int]]:

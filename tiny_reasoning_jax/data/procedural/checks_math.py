@@ -97,9 +97,7 @@ def solve_system(prompt: str) -> str:
     """Two linear equations by Cramer's rule on sampled coefficients."""
     rows = []
     for left, right in re.findall(r"([-+\dxy]+)=([-+\dxy]+)", prompt):
-        at0, at_x, at_y = (
-            _value(left, x=x, y=y) - _value(right, x=x, y=y) for x, y in ((0, 0), (1, 0), (0, 1))
-        )
+        at0, at_x, at_y = (_value(left, x=x, y=y) - _value(right, x=x, y=y) for x, y in ((0, 0), (1, 0), (0, 1)))
         rows.append((at_x - at0, at_y - at0, -at0))
     (a, b, e), (c, d, f) = rows
     x, y = (e * d - b * f) / (a * d - b * c), (a * f - e * c) / (a * d - b * c)
@@ -164,9 +162,7 @@ _Edge = tuple[tuple[int, int], tuple[int, int]]
 
 def _on_edge(x: int, y: int, edge: _Edge) -> bool:
     (a, b), (c, d) = edge
-    return (
-        (x - a) * (d - b) == (y - b) * (c - a) and min(a, c) <= x <= max(a, c) and min(b, d) <= y <= max(b, d)
-    )
+    return (x - a) * (d - b) == (y - b) * (c - a) and min(a, c) <= x <= max(a, c) and min(b, d) <= y <= max(b, d)
 
 
 def _crosses(x: int, y: int, edge: _Edge) -> bool:

@@ -108,9 +108,7 @@ def _function_calls(rng: random.Random) -> Draft:
 
 def loop(rng: random.Random, difficulty: int) -> Draft:
     """Loops: 1 one statement, 2 two statements, 3 a condition inside, 4 while with a count, 5 nested."""
-    return (_plain_loop, _two_statements, _loop_with_condition, _while_loop, _nested_loop)[difficulty - 1](
-        rng
-    )
+    return (_plain_loop, _two_statements, _loop_with_condition, _while_loop, _nested_loop)[difficulty - 1](rng)
 
 
 def _plain_loop(rng: random.Random) -> Draft:
@@ -247,9 +245,7 @@ def _append(rng: random.Random) -> Draft:
     lines = [f"x={_list_text(after)}", *(_sum_lines(after) if name == "sum" else [f"{name} {value}"])]
     if name == "len":
         k = rng.randint(2, 9)
-        return _code_draft(
-            rng, [*program, f"print(len(x)*{k})"], [*lines, f"{value}*{k}={value * k}"], value * k
-        )
+        return _code_draft(rng, [*program, f"print(len(x)*{k})"], [*lines, f"{value}*{k}={value * k}"], value * k)
     return _code_draft(rng, [*program, f"print({name}(x))"], lines, value)
 
 

@@ -22,6 +22,8 @@ from tiny_reasoning_jax.data.procedural import (
 )
 from tiny_reasoning_jax.errors import UserError
 
+log = logging.getLogger(__name__)
+
 # Family -> (category, generator (rng, difficulty) -> Draft, check: prompt -> the answer, found another way).
 FAMILIES = {
     "sums": ("arithmetic", arithmetic.sums, checks_math.solve_expression),
@@ -87,9 +89,7 @@ def problems_of(split: str, family: str, difficulty: int, seed: int) -> Iterator
         )
 
 
-def generate(
-    split: str, num_problems: int, seed: int, shares: tuple[int, ...] = (1, 1, 1, 1, 1)
-) -> Iterator[Problem]:
+def generate(split: str, num_problems: int, seed: int, shares: tuple[int, ...] = (1, 1, 1, 1, 1)) -> Iterator[Problem]:
     """Yields distinct problems of a split in turn from every family and difficulty.
 
     In each round a family gives shares[d - 1] problems of difficulty d, none of it where the share is 0.
@@ -110,9 +110,7 @@ def generate(
 
 def _take_turns(split: str, num_problems: int, seed: int, shares: tuple[int, ...]) -> Iterator[Problem]:
     # A pair without a share never runs: it could neither give its turn away nor be used up.
-    cells = [
-        (family, difficulty) for difficulty in DIFFICULTIES if shares[difficulty - 1] for family in FAMILIES
-    ]
+    cells = [(family, difficulty) for difficulty in DIFFICULTIES if shares[difficulty - 1] for family in FAMILIES]
     running = {cell: problems_of(split, *cell, seed) for cell in cells}
     given = dict.fromkeys(cells, 0)
     while running and sum(given.values()) < num_problems:
@@ -129,7 +127,7 @@ def _take_turns(split: str, num_problems: int, seed: int, shares: tuple[int, ...
     exhausted = [f"{family}-{difficulty} {given[family, difficulty]}" for family, difficulty in cells
                  if (family, difficulty) not in running]  # fmt: skip
     if exhausted:
-        logging.warning(
+        log.warning(
             "%d of %d problems generated for split %s; these family-difficulty pairs have no more than: %s",
             sum(given.values()), num_problems, split, ", ".join(exhausted),
         )  # fmt: skip

@@ -16,11 +16,7 @@ def rectangle(rng: random.Random, difficulty: int) -> Draft:
         return _hole(rng)
     if difficulty == 5:
         return _path(rng)
-    a, b = (
-        (rng.randint(2, 29), rng.randint(2, 9))
-        if difficulty == 1
-        else (rng.randint(11, 79), rng.randint(11, 59))
-    )
+    a, b = (rng.randint(2, 29), rng.randint(2, 9)) if difficulty == 1 else (rng.randint(11, 79), rng.randint(11, 59))
     a, b = (a, b) if rng.random() < 0.5 else (b, a)
     if rng.random() < 0.5:
         asked, answer, lines = "area", a * b, steps.multiply(a, b)
@@ -214,9 +210,7 @@ def points(rng: random.Random, difficulty: int) -> Draft:
     if difficulty == 3:
         asked, answer = "distance", math.isqrt(square)
         lines += [*steps.square(answer), f"distance {answer}"]
-    prompt = rng.choice(
-        (ask(rng, f"the {asked} between {_point_text(pair)}"), f"Points {_point_text(pair)}: {asked}?")
-    )
+    prompt = rng.choice((ask(rng, f"the {asked} between {_point_text(pair)}"), f"Points {_point_text(pair)}: {asked}?"))
     return create_draft(f"{asked} {sorted(pair)}", prompt, lines, answer)
 
 

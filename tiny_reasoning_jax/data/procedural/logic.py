@@ -124,9 +124,7 @@ def order(rng: random.Random, difficulty: int) -> Draft:
     asked = asked if place == 1 else f"{_PLACES[place]} {asked}"
     question = rng.choice(("Who is {}?", "Find who is {}.", "Which one is {}?")).format(asked)
     said = " ".join(facts)
-    return create_draft(
-        _renamed(f"{said} {asked}"), f"{said} {question}", [*lines, f"{asked}: {answer}"], answer
-    )
+    return create_draft(_renamed(f"{said} {asked}"), f"{said} {question}", [*lines, f"{asked}: {answer}"], answer)
 
 
 def _grown_pairs(rng: random.Random, count: int) -> list[int]:

@@ -16,9 +16,7 @@ def draw(rng: random.Random, difficulty: int) -> Draft:
         return _draw_two(rng, difficulty)
     num_colours = {1: 2, 2: 3, 3: 4}[difficulty]
     high = {1: 15, 2: 12, 3: 20}[difficulty]
-    counts = dict(
-        zip(rng.sample(COLOURS, num_colours), (rng.randint(1, high) for _ in range(4)), strict=False)
-    )
+    counts = dict(zip(rng.sample(COLOURS, num_colours), (rng.randint(1, high) for _ in range(4)), strict=False))
     asked = rng.sample(sorted(counts), 1)
     wording, wanted = asked[0], asked
     if difficulty == 3:
@@ -150,10 +148,7 @@ def _two_dice(rng: random.Random, difficulty: int) -> Draft:
         start = rng.randint(2, a - 1) if difficulty == 5 else 1
         firsts = range(start, a + 1)
         wanted = [
-            (i, j)
-            for i in firsts
-            for j in range(1, b + 1)
-            if i + j == total or (difficulty > 3 and i + j > total)
+            (i, j) for i in firsts for j in range(1, b + 1) if i + j == total or (difficulty > 3 and i + j > total)
         ]
         rows = len({i for i, _ in wanted})
         if (
@@ -248,7 +243,5 @@ def _game(rng: random.Random, difficulty: int) -> Draft:
         game += f" There are {players} players."
         canonical += f",{rounds}"
         question = f"the mean gain of one player in {rounds} rounds"
-    prompt = rng.choice(
-        (f"{game} Find {question}.", f"{game} What is {question}?", f"Find {question}. {game}")
-    )
+    prompt = rng.choice((f"{game} Find {question}.", f"{game} What is {question}?", f"Find {question}. {game}"))
     return create_draft(canonical, prompt, lines, mean)
