@@ -115,9 +115,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="also run convert.check, which computes logits")
     parser.add_argument("--num-layers", type=int, default=28, help="28 as published; fewer for a quick trial")
     parser.add_argument("--output", type=Path, help="JSON file for the figures")
-    parser.add_argument(
-        "--make", action="store_true", help=argparse.SUPPRESS
-    )  # how this program calls itself
+    parser.add_argument("--make", action="store_true", help=argparse.SUPPRESS)  # how this program calls itself
     args = parser.parse_args()
     if args.make:
         make_folder(args.folder, make_spec(args.num_layers), args.tokenizer)
@@ -144,9 +142,7 @@ def run(work: Path, args) -> dict[str, Any]:
     spec = make_spec(args.num_layers)
     model_bytes = 2 * spec.num_parameters
     source, checkpoint, output = (str(work / name) for name in ("source", "checkpoint", "hf"))
-    print(
-        f"Qwen3-1.7B with {args.num_layers} layers: {spec.num_parameters:,} parameters, {model_bytes:,} bytes"
-    )
+    print(f"Qwen3-1.7B with {args.num_layers} layers: {spec.num_parameters:,} parameters, {model_bytes:,} bytes")
     tokenizer = ["--tokenizer", str(args.tokenizer)] if args.tokenizer else []
     make = [__file__, "--make", "--folder", source, "--num-layers", str(args.num_layers), *tokenizer]
     subprocess.run([sys.executable, *make], check=True)
@@ -161,9 +157,7 @@ def run(work: Path, args) -> dict[str, Any]:
     for name, command in commands.items():
         seconds, peak, code = measure("-m", *command)
         multiple = peak / model_bytes
-        print(
-            f"{name}: exit code {code}, {seconds:.0f} s, peak {peak / 1e9:.2f} GB, {multiple:.2f} x the model"
-        )
+        print(f"{name}: exit code {code}, {seconds:.0f} s, peak {peak / 1e9:.2f} GB, {multiple:.2f} x the model")
         results[name] = {"seconds": round(seconds), "peak_bytes": peak, "multiple": round(multiple, 2)}
         passed &= code == 0 and (name == "check" or multiple <= MAX_MULTIPLE)
     before, after = hash_tensors(Path(source)), hash_tensors(Path(output))

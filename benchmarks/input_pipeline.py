@@ -93,9 +93,7 @@ def measure_peer(split: PreparedSplit, args: argparse.Namespace) -> dict[str, fl
     next(iterator)
     num_steps = max(1, args.num_steps // 10)
     start = time.perf_counter()
-    num_tokens = sum(
-        int((step["tokens_segment_ids"] > 0).sum()) for step in itertools.islice(iterator, num_steps)
-    )
+    num_tokens = sum(int((step["tokens_segment_ids"] > 0).sum()) for step in itertools.islice(iterator, num_steps))
     seconds = time.perf_counter() - start
     iterator.close()
     return {
@@ -105,9 +103,7 @@ def measure_peer(split: PreparedSplit, args: argparse.Namespace) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-examples", type=int, default=200_000)
     parser.add_argument("--mean-length", type=int, default=200, help="tokens")
     parser.add_argument("--seq-len", type=int, default=4096, help="tokens in a row")
@@ -130,9 +126,7 @@ def main() -> None:
         }
     ratio = results["prefetch 0"]["tokens_per_second"] / results["grain best fit"]["tokens_per_second"]
     for name, figures in results.items():
-        texts = [
-            f"{key} {value:,.0f}" if value > 99 else f"{key} {value:.4g}" for key, value in figures.items()
-        ]
+        texts = [f"{key} {value:,.0f}" if value > 99 else f"{key} {value:.4g}" for key, value in figures.items()]
         print(f"{name:>14}: {'  '.join(texts)}")
     print(f"{ratio:.1f} times the tokens per second of Grain's own packing, on {num_cores} core(s)")
     if args.output:

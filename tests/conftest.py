@@ -12,6 +12,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("tiny_reasoning_jax.model", "beartype.beartype")
 install_import_hook("tiny_reasoning_jax.train", "beartype.beartype")
+install_import_hook("tiny_reasoning_jax.sampling", "beartype.beartype")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 

@@ -167,9 +167,7 @@ def test_page_of_a_finished_run_tells_the_whole_story(finished):
 def test_heat_map_shows_every_category_at_every_difficulty(finished):
     workdir, path = finished
     summary = json.loads((workdir / "eval" / "results.json").read_text())["after"]["tasks"]["procedural"]
-    cells = re.findall(
-        r"<td style=\"--heat:([0-9.]+)\".*?<b>(\d+)</b><small>n = (\d+)</small>", path.read_text()
-    )
+    cells = re.findall(r"<td style=\"--heat:([0-9.]+)\".*?<b>(\d+)</b><small>n = (\d+)</small>", path.read_text())
     expected = [cell for levels in summary["by_category_and_difficulty"].values() for cell in levels.values()]
     assert len(cells) == 30
     for (heat, shown, n), cell in zip(cells, expected, strict=True):
@@ -276,9 +274,7 @@ def test_a_missing_file_is_named_and_the_rest_is_written(finished, tmp_path, mis
 @pytest.mark.parametrize("keep", ["before", "after"])
 def test_half_an_evaluation_is_reported(finished, tmp_path, keep):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
-    edit_json(
-        workdir / "eval" / "results.json", lambda value: [value.pop(k) for k in list(value) if k != keep]
-    )
+    edit_json(workdir / "eval" / "results.json", lambda value: [value.pop(k) for k in list(value) if k != keep])
     lines = [json.loads(line) for line in (workdir / "eval" / "samples.jsonl").read_text().splitlines()]
     write_lines(workdir / "eval" / "samples.jsonl", [line for line in lines if line["model"] == keep])
     _, page = read(write_report(workdir))
@@ -286,9 +282,7 @@ def test_half_an_evaluation_is_reported(finished, tmp_path, keep):
     assert f"The model {keep} training" in page.text
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "word"), [(0.1, 0.3, "rose"), (-0.3, -0.1, "fell"), (-0.1, 0.1, "went")]
-)
+@pytest.mark.parametrize(("low", "high", "word"), [(0.1, 0.3, "rose"), (-0.3, -0.1, "fell"), (-0.1, 0.1, "went")])
 def test_headline_claims_no_more_than_the_interval(finished, tmp_path, low, high, word):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     comparison = {"difference": (low + high) / 2, "ci95": [low, high], "p_value": 0.04}

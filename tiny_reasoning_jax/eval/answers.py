@@ -44,9 +44,7 @@ def grade(completion: str, answer: str) -> Verdict:
 
 _END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext)\|>")
 _BOX_OR_BRACE = re.compile(r"\\{1,3}f?box(?:ed)?\s{0,4}\{|\\[\\{}]|[{}]")
-_ANSWER_IS = re.compile(
-    r"\banswer[*_]{0,2}\s{0,4}(?:is\b|:|=)[*_]{0,2}(?:[\s:]|\\\[|\$\$){0,8}", re.IGNORECASE
-)
+_ANSWER_IS = re.compile(r"\banswer[*_]{0,2}\s{0,4}(?:is\b|:|=)[*_]{0,2}(?:[\s:]|\\\[|\$\$){0,8}", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
 
 

@@ -70,9 +70,7 @@ def _load_json_lines(path: Path) -> list[dict] | None:
 
 
 def _section(name: str, title: str, body: str | None, file: str, stage: str) -> str:
-    missing = (
-        f'<p class="missing">No {file} in this folder: the {stage} stage has left nothing to show yet.</p>'
-    )
+    missing = f'<p class="missing">No {file} in this folder: the {stage} stage has left nothing to show yet.</p>'
     return f'<section id="{name}"><h2>{title}</h2>{missing if body is None else body}</section>'
 
 
@@ -160,9 +158,7 @@ def _training(metrics: list[dict] | None) -> str | None:
     if validated:
         caption += f" Dots are the validation loss, last {validated[-1]['validation_loss']:.3f}."
     rates = "Learning rate, throughput and gradient norm (before clipping) by step."
-    return _figure(report_plots.plot_loss(rows, validated), caption) + _figure(
-        report_plots.plot_rates(rows), rates
-    )
+    return _figure(report_plots.plot_loss(rows, validated), caption) + _figure(report_plots.plot_rates(rows), rates)
 
 
 def _figure(plot: str, caption: str) -> str:
@@ -274,9 +270,7 @@ def _samples(samples: list[dict] | None) -> str | None:
         chosen = _choose(matching, NUM_SAMPLES)
         cards = "".join(_sample_card(sample, is_open=not number) for number, sample in enumerate(chosen))
         cards = cards or f'<p class="missing">None of the {len(graded):,} completions is {title.lower()}.</p>'
-        columns.append(
-            f"<div><h3>{title} <small>{len(matching):,} of {len(graded):,}</small></h3>{cards}</div>"
-        )
+        columns.append(f"<div><h3>{title} <small>{len(matching):,} of {len(graded):,}</small></h3>{cards}</div>")
     note = f"The model {model} training. A fixed rule spreads the samples over categories and difficulties."
     return f'<p class="note">{note}</p><div class="samples">{"".join(columns)}</div>'
 
@@ -286,9 +280,7 @@ def _choose(samples: list[dict], count: int) -> list[dict]:
     left = sorted(samples, key=lambda sample: (sample["task"], sample["id"]))
     chosen, seen = [], Counter()
     while left and len(chosen) < count:
-        best = min(
-            left, key=lambda s: (seen["c", s["category"]], seen["d", s["difficulty"]], s["difficulty"])
-        )
+        best = min(left, key=lambda s: (seen["c", s["category"]], seen["d", s["difficulty"]], s["difficulty"]))
         left.remove(best)
         chosen.append(best)
         seen.update([("c", best["category"]), ("d", best["difficulty"])])
@@ -370,9 +362,7 @@ def _cost(workdir: Path, metrics: list[dict] | None) -> str | None:
 def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return (
-        f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
-    )
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
 def _configuration(workdir: Path) -> str | None:

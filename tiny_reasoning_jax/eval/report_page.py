@@ -27,19 +27,13 @@ def _render_dict(value: dict) -> str:
     parts = list(value.values())
     columns = list(dict.fromkeys(key for part in parts if isinstance(part, dict) for key in part))
     columns.sort(key=lambda column: max(depth(part.get(column)) for part in parts if isinstance(part, dict)))
-    is_grid = (
-        len(parts) > 1 and all(isinstance(part, dict) for part in parts) and 0 < len(columns) <= MAX_COLUMNS
-    )
+    is_grid = len(parts) > 1 and all(isinstance(part, dict) for part in parts) and 0 < len(columns) <= MAX_COLUMNS
     head, rows = "", []
     if is_grid:
         head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
         head = f"<thead><tr><th></th>{head}</tr></thead>"
     for key, part in value.items():
-        cells = (
-            [render(part[column]) if column in part else "" for column in columns]
-            if is_grid
-            else [render(part)]
-        )
+        cells = [render(part[column]) if column in part else "" for column in columns] if is_grid else [render(part)]
         rows.append(f"<tr><th>{html.escape(key)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
     return f'<table class="facts">{head}<tbody>{"".join(rows)}</tbody></table>'
 
