@@ -1,7 +1,7 @@
 """Flags -> configuration -> the stages it names, in order.
 
-    python main.py --config configs/reason.py
-    python main.py --config configs/reason.py:tiny --config.train.num_steps=50 --config.workdir=runs/trial
+python main.py --config configs/reason.py
+python main.py --config configs/reason.py:tiny --config.train.num_steps=50 --config.workdir=runs/trial
 """
 
 import errno
@@ -20,7 +20,9 @@ from configs import base  # noqa: E402
 from tiny_reasoning_jax import stages  # noqa: E402
 from tiny_reasoning_jax.errors import UserError  # noqa: E402
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny."
+)
 flags.mark_flag_as_required("config")
 
 
