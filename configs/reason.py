@@ -59,8 +59,8 @@ def _tiny(config):
     config.train.loss_chunk = 1024
     config.train.validate_every_steps = 500
     config.checkpoint.every_steps = 500
-    config.eval.num_problems = 900
-    config.eval.batch_size = 128
+    config.eval.num_problems = 1200
+    config.eval.batch_size = 64
     config.eval.max_new_tokens = 224
 
 

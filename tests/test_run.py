@@ -172,6 +172,19 @@ def test_a_full_disk_is_noticed_before_training_writes(tmp_path, monkeypatch):
     assert not list((tmp_path / "full" / "checkpoints").glob("[0-9]*"))
 
 
+def test_a_disk_that_fills_up_during_the_run_loses_nothing(tmp_path, monkeypatch):
+    workdir, usage, asked = tmp_path / "filling", shutil.disk_usage(tmp_path), []
+
+    def shrinking(_):
+        asked.append(1)
+        return usage._replace(free=usage.free if len(asked) <= 2 else 1000)  # before training, and for step 2
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="checkpoint of step 4 needs"):
+        patch.setattr(shutil, "disk_usage", shrinking)
+        stages.run(make_config(workdir, stages="data,train"))
+    assert store.committed_steps(workdir / "checkpoints") == [2]
+
+
 def test_a_non_finite_step_stops_with_its_examples_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     workdir, run_step, done = tmp_path / "nan", loop.run_step, []
 

@@ -14,7 +14,7 @@ SOURCES = sorted(path for folder in FOLDERS for path in folder.rglob("*.py")) + 
 ALLOWED = {
     "data": {"data", "errors"},
     "model": {"model", "errors"},
-    "train": {"data", "model", "train", "errors", "progress"},
+    "train": {"data", "model", "train", "errors", "progress", "workdir"},
     "sampling": {"data", "model", "sampling", "errors"},
     "eval": {"data", "model", "sampling", "eval", "errors", "workdir"},
     "convert": {"model", "errors", "progress"},

@@ -8,6 +8,8 @@ Layout under workdir/checkpoints (shared with the converter, see model/store.py)
   <step>/meta       model config, identity of the run, seed and step: every random draw is a function of these two
 """
 
+import contextlib
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.train.step import TrainState
+from tiny_reasoning_jax.workdir import require_disk
 
 
 class Checkpoints:
@@ -39,17 +42,38 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, step: int, state: TrainState, data_state: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here."""
+        """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here.
+
+        Raises:
+          UserError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
+        """
         params, rest = state.params, state._replace(params={})
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(params),
-                state=ocp.args.PyTreeSave(rest._asdict()),
-                data=ocp.args.JsonSave(data_state),
-                meta=ocp.args.JsonSave(meta),
-            ),
-        )
+        with self._explain_full_disk():
+            self._manager.wait_until_finished()  # what it still writes must count as used
+            num_bytes = sum(array.nbytes for array in jax.tree.leaves(state))
+            require_disk(self.folder, num_bytes, f"the checkpoint of step {step}")
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=ocp.args.PyTreeSave(params),
+                    state=ocp.args.PyTreeSave(rest._asdict()),
+                    data=ocp.args.JsonSave(data_state),
+                    meta=ocp.args.JsonSave(meta),
+                ),
+            )
+
+    @contextlib.contextmanager
+    def _explain_full_disk(self):
+        """TensorStore reports a full disk as a ValueError that names RESOURCE_EXHAUSTED."""
+        try:
+            yield
+        except (ValueError, OSError) as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"the disk under {self.folder} was full while a checkpoint was written; the newest whole one is step "
+                f"{self._manager.latest_step()}. Make room and run the same command again: it goes on from there"
+            ) from error
 
     def load_meta(self, step: int) -> dict[str, Any]:
         """What the checkpoint says about its run, without reading arrays."""
@@ -89,7 +113,8 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until what was begun is on disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        with self._explain_full_disk():
+            self._manager.wait_until_finished()
         self._manager.close()
 
 
