@@ -29,34 +29,41 @@ flags.mark_flag_as_required("config")
 def main(argv):
     """Runs the stages of the configuration."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
+        raise UserError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file it renames
     for room in ("tiny_reasoning_jax", "convert"):
         logger = logging.getLogger(room)
         logger.addHandler(logging.StreamHandler(sys.stdout))
         logger.setLevel(logging.INFO)
         logger.propagate = False
-    base.validate(CONFIG.value)
     stages.run(config_dict.FrozenConfigDict(CONFIG.value))
 
 
 def parse_flags(argv):
     """Parses flags; an unknown key or a wrong type becomes a message (ml_collections names the nearest key)."""
     try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError) as error:
-        text = str(error.args[0] if error.args else error)
+        left = flags.FLAGS(argv)
+        if CONFIG.value is not None:
+            base.validate(CONFIG.value)  # reading it shows whether there is such a file
+        return left
+    except (flags.Error, AttributeError, KeyError, OSError) as error:
+        text = str(error.args[0] if error.args else error).strip()
+        if "Traceback" in text:  # ml_collections puts the recipe's own error behind the whole of its traceback
+            text = text.splitlines()[-1]
         raise UserError(f"{text}\nAll keys, with units and reasons, are in configs/base.py") from error
 
 
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse_flags)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again, it goes on from what is saved", file=sys.stderr)
+        sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"error: {error}; make room and run the same command again, it goes on from there", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,5 @@
 """Every configuration key is born here, once, with its unit and reason. Recipes (configs/reason.py) override values."""
 
-import os
-
 from ml_collections import config_dict
 
 from tiny_reasoning_jax.errors import UserError
@@ -102,12 +100,6 @@ def get_config() -> config_dict.ConfigDict:
     return config
 
 
-def device_memory(device) -> int:
-    """Bytes of memory on an accelerator. XLA reports the part it may use, MEM_FRACTION of the whole."""
-    fraction = float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75"))
-    return int(device.memory_stats()["bytes_limit"] / fraction)
-
-
 def validate(config) -> None:
     """Checks the rules between keys that types cannot express.
 
@@ -131,6 +123,11 @@ def validate(config) -> None:
         raise UserError(
             f"train.warmup_steps={config.train.warmup_steps} must be below train.num_steps={config.train.num_steps}; "
             f"try --config.train.warmup_steps={config.train.num_steps // 10}"
+        )
+    if config.train.warmup_steps < 0 or config.eval.temperature < 0 or config.eval.top_k < 0 or config.eval.top_p > 1:
+        raise UserError(
+            f"train.warmup_steps={config.train.warmup_steps}, eval.temperature={config.eval.temperature} and "
+            f"eval.top_k={config.eval.top_k} must not be below 0, eval.top_p={config.eval.top_p} not above 1"
         )
     choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
                "data.curriculum": ("linear", "none")}  # fmt: skip

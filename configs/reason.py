@@ -8,9 +8,10 @@ Run:  python main.py --config configs/reason.py          (looks at the machine)
 import jax
 
 from configs import base
+from tiny_reasoning_jax.device import device_memory
 
 GIB = 2**30
-# Below this Qwen3-1.7B does not fit with its optimizer; a card sold as 16 GB reports slightly less than 16 GiB.
+# A card sold as 16 GB reports slightly less than 16 GiB.
 SMALLEST_ACCELERATOR = 15.5 * GIB
 
 
@@ -32,7 +33,9 @@ def _choose() -> tuple[str, str]:
     device = jax.local_devices()[0]
     if device.platform == "cpu":
         return "tiny", "this machine has no accelerator that JAX can use"
-    memory = base.device_memory(device)
+    memory = device_memory(device)
+    if memory is None:
+        return "tiny", f"{device.device_kind} does not tell how much memory it has"
     seen = f"{device.device_kind} with {memory / GIB:.1f} GiB"
     if memory < SMALLEST_ACCELERATOR:
         return "tiny", f"{seen} is less than the 16 GiB that the 1.7b variant needs"
@@ -60,7 +63,6 @@ def _tiny(config):
     config.train.validate_every_steps = 500
     config.checkpoint.every_steps = 500
     config.eval.num_problems = 1200
-    config.eval.batch_size = 64
     config.eval.max_new_tokens = 224
 
 

@@ -174,9 +174,17 @@ def convert(checkpoint: str | Path, output: str | Path, on_tensor: hf_folder.OnT
         hf_config=opened.meta["model_config"],
         generation_config=opened.meta["generation_config"],
         tokenizer_folder=opened.tokenizer_folder,
-        card=Card(opened.meta["base_model"], opened.meta["step"]),
+        card=Card(opened.meta["base_model"], opened.meta["step"], _find_results(opened), opened.meta.get("config")),
         on_tensor=on_tensor,
     )
+
+
+def _find_results(opened: store.OpenCheckpoint) -> dict[str, Any] | None:
+    """The evaluation of a run's checkpoint, if the run lies around it and has evaluated this very step."""
+    path = opened.step_folder.parent.parent / "eval" / "results.json"
+    results = tensor_files.read_json(path) if path.is_file() else {}
+    evaluated = results.get("after", {}).get("settings", {}).get("step")
+    return results if evaluated == opened.meta["step"] else None
 
 
 def check_params(opened: store.OpenCheckpoint) -> None:

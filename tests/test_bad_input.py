@@ -73,3 +73,11 @@ def test_a_stage_without_what_it_needs_names_the_stage_to_run(tmp_path, stage):
 def test_a_missing_data_file(tmp_path):
     with pytest.raises(UserError, match="nothing.jsonl"):
         stages.run(make_config(tmp_path / "w", data__source=str(tmp_path / "nothing.jsonl"), stages="data"))
+
+
+def test_a_test_set_without_a_usable_record(tmp_path):
+    path = write_lines(tmp_path / "train.jsonl", gsm8k(60))
+    test = write_lines(tmp_path / "other.jsonl", [{"question": "Why?", "answer": "Because."}])
+    with pytest.raises(UserError, match="no usable test record"):
+        stages.run(make_config(tmp_path / "w", data__source=path, data__test_source=test, stages="data"))
+    assert not (tmp_path / "w" / "data").exists()

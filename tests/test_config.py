@@ -75,6 +75,7 @@ def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
         ({"train__remat": "some"}, r"train.remat='some'.*none, full"),
         ({"data__curriculum": "hard"}, r"data.curriculum='hard'.*linear, none"),
         ({"eval__num_problems": 0}, r"eval.num_problems=0"),
+        ({"eval__top_p": 1.5}, r"eval.top_p=1.5 not above 1"),
     ],
 )
 def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, message):
@@ -90,6 +91,8 @@ def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, 
         ("--config.train.num_steps=many", "many"),
         ("--config.train.accum_steps=3", "train.batch_size"),
         ("--config.model.source=/nowhere", "/nowhere"),
+        ("--config=configs/reason.py:7b", "choose one of tiny, 0.6b, 1.7b"),
+        ("--config=configs/nothing.py", "configs/nothing.py"),
     ],
 )
 def test_the_command_line_refuses_without_a_traceback_and_writes_nothing(tmp_path, flag, message):

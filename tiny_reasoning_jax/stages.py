@@ -22,6 +22,7 @@ from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data import pipeline, prepare
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
+from tiny_reasoning_jax.device import device_memory, device_name
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate
 from tiny_reasoning_jax.eval.report import write_report
@@ -64,17 +65,38 @@ def run(config: FrozenConfigDict) -> None:
     this = Run(config, Path(config.workdir), source)
     if source is not None:
         from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
-    rundir.claim(this.workdir, json.loads(config.to_json()))
+    _refuse_too_large(this)
+    with rundir.locked(this.workdir):
+        rundir.claim(this.workdir, json.loads(config.to_json()))
+        _run_stages(this)
+
+
+def _run_stages(this: Run) -> None:
     worked = False
-    for stage in config.stages.split(","):
-        worked |= STAGES[stage](this)
-        step = this.latest_step()
-        if stage == "train" and step < config.train.num_steps:
-            return  # it was told to stop, and has said so
+    for stage in this.config.stages.split(","):
+        outcome = STAGES[stage](this)
+        if outcome is None:
+            return  # told to stop, and it has said so
+        worked |= outcome
     if worked or not (this.workdir / "report.html").exists():
         print(f"report: {write_report(this.workdir)}")
     else:
         print(f"this run is finished: nothing to do, nothing changed; its report is {this.workdir}/report.html")
+
+
+def _refuse_too_large(this: Run) -> None:
+    """Raises UserError where parameters and optimizer alone exceed the accelerator; activations come on top."""
+    device = jax.local_devices()[0]
+    if this.source is None or device.platform == "cpu" or "train" not in this.config.stages.split(","):
+        return
+    memory = device_memory(device)
+    # bfloat16 parameters; float32 master, two moments and accumulator; float32 gradients of one micro-step.
+    needed = (2 + 16 + 4) * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
+    if memory is not None and needed > memory:
+        raise UserError(
+            f"{this.config.model.source} needs {needed / 2**30:.1f} GiB for parameters, optimizer and gradients alone, "
+            f"{device.device_kind} has {memory / 2**30:.1f}; take --config configs/reason.py:0.6b or :tiny"
+        )
 
 
 def _data(this: Run) -> bool:
@@ -87,7 +109,7 @@ def _data(this: Run) -> bool:
     return not existed
 
 
-def _train(this: Run) -> bool:
+def _train(this: Run) -> bool | None:
     config, latest = this.config, this.latest_step()
     if latest is not None and latest >= config.train.num_steps:
         return False
@@ -124,7 +146,7 @@ def _train(this: Run) -> bool:
     finally:
         checkpoints.close()
     _write_training_facts(this, model_def.spec)
-    return True
+    return None if stop.is_set() else True
 
 
 def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
@@ -142,15 +164,19 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
             "generation_config": source.generation_config,
             "base_model": config.model.source,
             "seed": config.seed,
-            "identity": rundir.identity(json.loads(config.to_json())),
+            "config": json.loads(config.to_json()),
         }
+        if this.source is not None and (this.source / "LICENSE").is_file():
+            shutil.copyfile(this.source / "LICENSE", this.checkpoints / "tokenizer" / "LICENSE")
         print(
             f"train: {source.spec.num_parameters:,} parameters from {config.model.source}, on {device_name()}",
             flush=True,
         )
         return model_def, create_state(source.params, optimizer), None, meta
     meta = checkpoints.load_meta(latest)
-    rundir.refuse_other(meta["identity"], rundir.identity(json.loads(config.to_json())), this.checkpoints)
+    rundir.refuse_other(
+        rundir.identity(meta["config"]), rundir.identity(json.loads(config.to_json())), this.checkpoints
+    )
     spec = parse_hf_config(meta["model_config"])
     model_def = make_model_def(config, spec)
     like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer), model_def.shapes()))
@@ -244,16 +270,18 @@ def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
             make_model_def(config, spec), params, problems, tokenizer, config.eval,
             task=task, seed=config.seed, on_batch=lambda done: progress.advance(len(done)),
         )  # fmt: skip
+    seconds = time.monotonic() - began
     evaluate.write_results(
         this.workdir,
         label,
         {
             "model": f"{config.model.source} at step {settings['step']}",
             "settings": settings,
-            "seconds": time.monotonic() - began,
+            "seconds": seconds,
         },
         {task: samples},
     )
+    write_facts(this, **{f"eval_{label}_seconds": seconds})
     cell = evaluate.load_results(this.workdir)[label]["tasks"][task]
     low, high = cell["ci95"]
     print(
@@ -277,7 +305,7 @@ def _export(this: Run) -> bool:
         raise UserError(f"no checkpoint in {this.checkpoints} to export; run the train stage first")
     output, results = this.workdir / "hf", evaluate.load_results(this.workdir)
     wanted = {"step": step, "results": {k: v["settings"] for k, v in results.items() if "settings" in v}}
-    if output.exists() and load_facts(this).get("export") == wanted:
+    if output.exists() and load_json(this.workdir / "export.json") == wanted:
         return False
     opened = store.open_checkpoint(this.checkpoints / str(step))
     fresh = this.workdir / "hf.new"
@@ -292,13 +320,13 @@ def _export(this: Run) -> bool:
             opened.meta["base_model"],
             step,
             results or None,
-            json.loads(this.config.to_json()),
+            opened.meta["config"],
             name=this.workdir.resolve().name,
         ),
     )
     shutil.rmtree(output, ignore_errors=True)
     fresh.rename(output)
-    write_facts(this, export=wanted)
+    rundir.write_json(this.workdir / "export.json", wanted)
     print(f"export: {output}", flush=True)
     return True
 
@@ -309,15 +337,15 @@ def require_data(this: Run) -> None:
         raise UserError(f"no prepared data in {this.workdir / 'data'}; run the data stage first: --config.stages=data")
 
 
-def load_facts(this: Run) -> dict[str, Any]:
-    """What the run has noted about itself in run.json."""
-    path = this.workdir / "run.json"
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run; empty if it is not there yet."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def write_facts(this: Run, **facts) -> None:
-    """Adds facts to run.json."""
-    rundir.write_json(this.workdir / "run.json", {**load_facts(this), **facts})
+    """Adds facts of what the run cost to run.json."""
+    path = this.workdir / "run.json"
+    rundir.write_json(path, {**load_json(path), **facts})
 
 
 def _write_training_facts(this: Run, spec: ModelSpec) -> None:
@@ -331,12 +359,6 @@ def _write_training_facts(this: Run, spec: ModelSpec) -> None:
         tokens=sum(m["tokens"] for m in metrics),
         versions={name: importlib.metadata.version(name) for name in packages},
     )
-
-
-def device_name() -> str:
-    """The accelerator, or the CPU, in words."""
-    device = jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"
 
 
 STAGES = {"data": _data, "train": _train, "eval": _eval, "export": _export}

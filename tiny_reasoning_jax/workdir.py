@@ -1,5 +1,7 @@
 """A run's folder: who owns it, what may change between sessions, and the facts kept in it."""
 
+import contextlib
+import fcntl
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from tiny_reasoning_jax.errors import UserError
 
+LOCK = ".lock"
 # Keys that decide what the run is. A session with others would go on with a different experiment under the same name.
 IDENTITY = (
     "seed", "model", "tokenizer", "data.source", "data.test_source", "data.num_problems", "data.num_validation",
@@ -46,9 +49,10 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
     """Makes workdir this run's own and writes config.json; on a later session notes what has changed.
 
     Raises:
-      UserError: the folder belongs to a run with another identity, or cannot be written.
+      UserError: the folder belongs to a run with another identity.
     """
     path = workdir / "config.json"
+    config = {key: value for key, value in config.items() if key != "recipe"}  # how it was chosen, not what it is
     if path.exists():
         was = json.loads(path.read_text(encoding="utf-8"))
         refuse_other(identity(was), identity(config), workdir)
@@ -58,18 +62,38 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
         for key in sorted(before | after):
             if before.get(key) != after.get(key):
                 print(f"changed since the last session: {key} {before.get(key)!r} -> {after.get(key)!r}")
-    elif workdir.is_dir() and any(workdir.iterdir()):
+    write_json(path, config)
+
+
+@contextlib.contextmanager
+def locked(workdir: Path):
+    """Creates the folder and keeps it to this process: two runs in one folder would mix their checkpoints.
+
+    Raises:
+      UserError: the folder is no run's, cannot be made, or another process works in it.
+    """
+    ours = (workdir / "config.json").exists()
+    if not ours and workdir.is_dir() and any(e.name not in (LOCK, "config.json.tmp") for e in workdir.iterdir()):
         raise UserError(
             f"{workdir} is not empty and is not a run's folder (no config.json); nothing was written. "
             f"Choose another with --config.workdir=<folder>"
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / LOCK).open("a")
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(
             f"cannot create {workdir}: {error.strerror}; choose another with --config.workdir=<folder>"
         ) from error
-    write_json(path, config)
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is at work in {workdir}; wait for it, or choose another folder with "
+                f"--config.workdir=<folder>"
+            ) from error
+        yield
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def create_config(**overrides) -> FrozenConfigDict:
     return FrozenConfigDict(config)
 
 
-def generate(split, num_problems, seed):
+def generate(split, num_problems, seed, shares=None):
     """A stand-in for the procedural families: fast, graded, the splits apart."""
     start = {"train": 0, "validation": 10_000, "test": 20_000}[split] + 100_000 * seed
     for n in range(start, start + num_problems):
@@ -206,10 +206,11 @@ def test_an_example_that_just_fits_is_kept(tmp_path):
     config = create_config()
     prepare.prepare(config, tmp_path / "all", None)
     longest = int(np.diff(PreparedSplit.load(tmp_path / "all/data/train").offsets).max())
-    for seq_len, fits in ((longest - 1, True), (longest - 2, False)):
-        run = tmp_path / str(seq_len)
-        facts = prepare.prepare(create_config(train__seq_len=seq_len), run, None)["splits"]["train"]
-        assert ("over seq_len" not in facts["dropped"]) == fits
+    facts = prepare.prepare(create_config(train__seq_len=longest - 1), tmp_path / "fits", None)["splits"]["train"]
+    assert "over seq_len" not in facts["dropped"]
+    # One token less: of these problems, which are all alike, the validation split then keeps none.
+    with pytest.raises(UserError, match="no usable validation record; dropped: .*over seq_len"):
+        prepare.prepare(create_config(train__seq_len=longest - 2), tmp_path / "over", None)
 
 
 def test_no_training_prompt_is_in_test_or_validation(tmp_path):

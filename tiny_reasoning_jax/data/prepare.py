@@ -126,15 +126,15 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         drops = _Drops(file)
         gathered = {split: folder / f"{split}.gathered" for split in SPLITS}
         kept = _gather(config, gathered, drops)
-        _refuse_empty(config, kept["train"], drops)
+        _refuse_empty(config, kept, drops)
         tokenizer = _create_tokenizer(config, tokenizer_folder, gathered["train"], kept["train"], folder)
         facts = {}
         for split in ("train", "validation"):
             problems = _logged(sources.stream_problems(gathered[split]), f"tokenising {split}", kept[split])
             prepared, facts[split] = _tokenise(tokenizer, problems, config.train.seq_len, split, drops)
             prepared.save(folder / split)
-        _refuse_empty(config, facts["train"]["kept"], drops)
         facts["test"] = _keep_test(tokenizer, gathered["test"], config.train.seq_len, drops, folder)
+        _refuse_empty(config, {split: facts[split]["kept"] for split in SPLITS}, drops)
     for path in gathered.values():
         path.unlink()
     for split in SPLITS:
@@ -188,15 +188,17 @@ def _generate_splits(config) -> Iterator[tuple[str, Problem]]:
             yield split, problem
 
 
-def _refuse_empty(config, num_train: int, drops: _Drops) -> None:
-    if num_train:
+def _refuse_empty(config, kept: dict[str, int], drops: _Drops) -> None:
+    empty = [split for split in ("train", "validation", "test") if not kept[split]]
+    if not empty:
         return
     reasons = collections.Counter()
     for counts in drops.counts.values():
         reasons.update(counts)
     listed = ", ".join(f"{num:,} {reason}" for reason, num in reasons.most_common()) or "none"
+    kind = "training" if empty[0] == "train" else empty[0]
     raise UserError(
-        f"data.source={config.data.source!r} leaves no usable training record; dropped: {listed}. Records "
+        f"data.source={config.data.source!r} leaves no usable {kind} record; dropped: {listed}. Records "
         f"need the GSM8K form or the messages form, with reasoning and a final answer, at most train.seq_len="
         f"{config.train.seq_len} tokens, and to be enough for holding some out"
     )

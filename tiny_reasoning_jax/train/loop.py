@@ -3,6 +3,7 @@
 It refuses to go on from a non-finite step, and never saves a step whose metrics it has not read.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -51,8 +52,11 @@ class Recorder:
         self.began = self.last = time.monotonic()
         self.pending: _Pending | None = None
 
-    def flush(self, validation_loss: float | None = None) -> None:
+    def flush(self, validate: Callable[[], float] | None = None) -> None:
         """Reads and writes the metrics of the step in flight, if there is one.
+
+        Args:
+          validate: gives the validation loss to write beside them; its time does not count as the step's.
 
         Raises:
           UserError: its loss or gradient was not finite.
@@ -75,13 +79,13 @@ class Recorder:
             "data_wait_seconds": pending.data_wait_seconds,
             "seconds": self.writer.seconds_before + now - self.began,
         }
-        self.last = now
-        if validation_loss is not None:
-            line["validation_loss"] = validation_loss
+        if validate is not None:
+            line["validation_loss"] = validate()
+        self.last = time.monotonic()
         self.writer.write(line)
         self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s")
-        if validation_loss is not None:
-            self.progress.say(f"step {pending.step}: loss {loss:.4f}, validation loss {validation_loss:.4f}")
+        if validate is not None:
+            self.progress.say(f"step {pending.step}: loss {loss:.4f}, validation loss {line['validation_loss']:.4f}")
 
 
 def _non_finite(pending: _Pending, loss: float, grad_norm: float) -> str:
@@ -138,7 +142,7 @@ def train(
                 recorder.pending = _Pending(step, metrics, batch, data_wait)
                 stop = should_stop()
                 if step == end or step % config.train.validate_every_steps == 0:
-                    recorder.flush(validate(state.params))
+                    recorder.flush(functools.partial(validate, state.params))
                 if stop or step == end or step % config.checkpoint.every_steps == 0:
                     recorder.flush()
                     checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})
