@@ -42,7 +42,7 @@ def create_config(**overrides) -> FrozenConfigDict:
 
 def generate(split, num_problems, seed, shares=None):
     """A stand-in for the procedural families: fast, graded, the splits apart."""
-    start = {"train": 0, "validation": 10_000, "test": 20_000}[split] + 100_000 * seed
+    start = {"train": 10_000, "validation": 20_000, "test": 30_000}[split] + 100_000 * seed
     for n in range(start, start + num_problems):
         category = CATEGORIES[n % 6]
         yield Problem(f"{split}-{n}", category, n % 5 + 1, f"What is {n} + 1?", f"{n} and 1.", str(n + 1), "sums")
@@ -208,8 +208,8 @@ def test_an_example_that_just_fits_is_kept(tmp_path):
     longest = int(np.diff(PreparedSplit.load(tmp_path / "all/data/train").offsets).max())
     facts = prepare.prepare(create_config(train__seq_len=longest - 1), tmp_path / "fits", None)["splits"]["train"]
     assert "over seq_len" not in facts["dropped"]
-    # One token less: of these problems, which are all alike, the validation split then keeps none.
-    with pytest.raises(UserError, match="no usable validation record; dropped: .*over seq_len"):
+    # One token less, and of these problems, which are all of one length, none is left.
+    with pytest.raises(UserError, match="no usable training record; dropped: 320 over seq_len"):
         prepare.prepare(create_config(train__seq_len=longest - 2), tmp_path / "over", None)
 
 
