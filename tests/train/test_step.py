@@ -55,6 +55,11 @@ def split(batch, accum_steps):
     return Batch(*shaped, loss_denom=jnp.full(accum_steps, batch.loss_denom))
 
 
+def assert_close_for_its_size(actual, desired, name):
+    """Float32 sums in another order differ by rounding of the largest terms, whatever an element itself comes to."""
+    np.testing.assert_allclose(actual, desired, rtol=0, atol=1e-5 * float(jnp.abs(desired).max()), err_msg=name)
+
+
 @pytest.fixture
 def params():
     return MODEL.create_params(0)
@@ -70,24 +75,24 @@ def four_uneven_rows():
 
 @pytest.mark.parametrize("accum_steps", [2, 4])
 def test_accumulated_equals_the_whole_batch(params, accum_steps):
-    batch = four_uneven_rows()
-    results = []
+    batch, first_moments, ends = four_uneven_rows(), [], []
     for n in (1, accum_steps):
         cfg = config(accum_steps=n)
         optimizer = make_optimizer(cfg)
         train_step = make_train_step(MODEL, optimizer, cfg)
-        state = create_state(jax.tree.map(jnp.copy, params), optimizer)
-        for _ in range(3):
+        state, metrics = run_step(train_step, create_state(jax.tree.map(jnp.copy, params), optimizer), split(batch, n))
+        first_moments.append(jax.device_get(state.opt_state.inner_opt_state[2][0].mu))  # a tenth of the gradient
+        for _ in range(2):
             state, metrics = run_step(train_step, state, split(batch, n))
-        results.append((state, metrics))
-    (whole, whole_metrics), (parts, parts_metrics) = results
-    np.testing.assert_allclose(parts_metrics.loss, whole_metrics.loss, rtol=1e-6)
-    np.testing.assert_allclose(parts_metrics.grad_norm, whole_metrics.grad_norm, rtol=1e-5)
+        ends.append((state.master, metrics))
+    (whole, whole_metrics), (parts, parts_metrics) = ends
+    np.testing.assert_allclose(parts_metrics.loss, whole_metrics.loss, rtol=1e-5)
+    np.testing.assert_allclose(parts_metrics.grad_norm, whole_metrics.grad_norm, rtol=1e-4)
     for name in params:
-        # Adam divides gradients by their own size and so hides their scale: its moments are compared as well.
-        moments = [s.opt_state.inner_opt_state[2][0].mu[name] for s in (whole, parts)]
-        np.testing.assert_allclose(moments[1], moments[0], rtol=1e-4, atol=1e-6, err_msg=name)
-        np.testing.assert_allclose(parts.master[name], whole.master[name], rtol=1e-5, atol=2e-5, err_msg=name)
+        assert_close_for_its_size(first_moments[1][name], first_moments[0][name], name)
+        # Adam divides a gradient by its own size: where it is itself no more than rounding the update is arbitrary, up
+        # to the learning rate of 1e-2. A hundredth of that is allowed.
+        np.testing.assert_allclose(parts[name], whole[name], rtol=0, atol=1e-4, err_msg=name)
 
 
 def test_it_is_multisteps_bit_for_bit(params):
@@ -145,7 +150,7 @@ def test_packed_examples_train_as_if_apart(params):
     (loss_p, grads_p), (loss_a, grads_a) = grad(exact, packed), grad(exact, apart)
     np.testing.assert_allclose(loss_p, loss_a, rtol=1e-6)
     for name in params:
-        np.testing.assert_allclose(grads_p[name], grads_a[name], rtol=1e-4, atol=1e-7, err_msg=name)
+        assert_close_for_its_size(grads_p[name], grads_a[name], name)
 
 
 @jax.jit

@@ -1,4 +1,4 @@
-"""pytest tests/convert/test_bad_input.py: whatever is wrong with a source, an output or a checkpoint is said
+"""pytest tests/convert/test_bad_folders.py: whatever is wrong with a source, an output or a checkpoint is said
 with its remedy and exit code 2, all of it at once, and nothing is left behind."""
 
 import errno
