@@ -5,6 +5,7 @@ from setuptools import find_packages, setup
 TEST = [
     "pytest>=8",
     "torch==2.13.0",  # the independent reference, transformers' Qwen3 in float32; looser pins fetch a CUDA build
+    "chex>=0.1.90",  # compares trees of arrays leaf by leaf, and names the leaf that differs
     "beartype",  # checks jaxtyping's shapes while tests run
     "safetensors>=0.5",  # reads what the converter wrote, with the library that everybody else reads it with
     "sympy",  # checks algebraic answers without sharing code with the generators
@@ -26,7 +27,6 @@ setup(
         "grain>=0.2.18",  # deterministic input pipeline whose state can be saved
         "transformers>=4.51",  # tokenizers and chat templates as every other tool applies them
         "ml_collections>=1.1",  # configuration files with command-line overrides
-        "chex>=0.1.90",  # trace counting
         "jaxtyping>=0.3",  # shapes in signatures
         "huggingface_hub",  # downloads of hub ids, and nothing else
         "tokenizers>=0.21",  # trains the byte-level BPE of the offline default

@@ -101,11 +101,10 @@ def _refuse_too_large(this: Run) -> None:
 
 def _data(this: Run) -> bool:
     existed = (this.workdir / "data").exists()
-    began = time.monotonic()
     summary = prepare.prepare(this.config, this.workdir, this.source)
     if not existed:
         print("\n".join(prepare.describe(summary)))
-        print(f"data: {this.workdir / 'data'} in {time.monotonic() - began:.1f} s", flush=True)
+        print(f"data: {this.workdir / 'data'}", flush=True)
     return not existed
 
 

@@ -38,14 +38,6 @@ def test_any_chunk_gives_the_plain_loss_and_gradients(chunk):
     np.testing.assert_allclose(no_grad, want, rtol=1e-6)
 
 
-def test_token_losses_add_up_to_the_sum():
-    hidden, head, targets, mask = inputs()
-    each = losses.token_losses(hidden, head, targets)
-    np.testing.assert_allclose(
-        jnp.sum(each * mask), losses.cross_entropy_sum(hidden, head, targets, mask, 4), rtol=1e-6
-    )
-
-
 def test_a_target_outside_the_mask_changes_nothing():
     hidden, head, targets, mask = inputs()
     other = jnp.where(mask, targets, (targets + 17) % head.shape[0])

@@ -2,6 +2,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -12,7 +13,6 @@ import pytest
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
-from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import create_state, make_train_step, micro_loss, run_step
 
@@ -117,8 +117,7 @@ def test_it_is_multisteps_bit_for_bit(params):
 
     for i in range(8):
         master, opt_state = micro_step(master, opt_state, Batch(*(x[i % 4] for x in batch)))
-    same = jax.tree.map(jnp.array_equal, (ours.master, ours.opt_state), (master, opt_state))
-    assert all(jax.tree.leaves(same)), same
+    chex.assert_trees_all_equal((ours.master, ours.opt_state), (master, opt_state))
 
 
 def test_params_are_always_the_bfloat16_view_of_the_master(params):
@@ -157,7 +156,8 @@ def test_packed_examples_train_as_if_apart(params):
 def per_token(params, batch):
     model = MODEL.bind(params)
     hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
-    return losses.token_losses(hidden, model.head, jnp.asarray(batch.targets))
+    nll = -jax.nn.log_softmax(model.logits(hidden))
+    return jnp.take_along_axis(nll, batch.targets[..., None], axis=-1)[..., 0]
 
 
 def test_changing_one_example_changes_nothing_in_its_neighbours(params):
@@ -192,7 +192,7 @@ def test_a_non_finite_gradient_is_reported_and_not_applied(params, accum_steps):
     state, metrics = run_step(train_step, state, poisoned)
     assert not metrics.finite
     after = jax.device_get((state.params, state.master, state.opt_state.inner_opt_state, state.step))
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, before, after)))
+    chex.assert_trees_all_equal(before, after)
 
 
 def test_one_compilation_per_variant_for_a_whole_run(params):

@@ -76,16 +76,3 @@ def _backward(residuals, cotangent):
 
 
 _chunked.defvjp(_forward, _backward)
-
-
-def token_losses(
-    hidden: Float[Array, "B T D"], head: Float[Array, "V D"], targets: Int[Array, "B T"]
-) -> Float[Array, "B T"]:
-    """-log p(target) at every position, one row at a time: for evaluation and tests, not for training."""
-
-    def one_row(row):
-        hidden_row, targets_row = row
-        logits = jnp.einsum("td,vd->tv", hidden_row, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
-        return -jnp.take_along_axis(jax.nn.log_softmax(logits), targets_row[:, None], axis=-1)[:, 0]
-
-    return jax.lax.map(one_row, (hidden, targets))
