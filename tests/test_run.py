@@ -79,6 +79,10 @@ def test_the_run_leaves_what_the_readme_promises(finished):
     wanted = {"step", "loss", "tokens", "grad_norm", "learning_rate", "tokens_per_second", "data_wait_seconds"}
     assert all(wanted <= line.keys() for line in lines)
     assert [line["step"] for line in lines if "validation_loss" in line] == [4, 6]
+    for before, line in zip(lines, lines[1:], strict=False):
+        if "validation_loss" not in before:  # the rate covers all the time since the step before, whatever took it
+            took = line["seconds"] - before["seconds"]
+            assert line["tokens"] / line["tokens_per_second"] == pytest.approx(took, rel=1e-3)
     results = json.loads((finished / "eval" / "results.json").read_text())
     for label in ("before", "after"):
         task = results[label]["tasks"]["procedural"]

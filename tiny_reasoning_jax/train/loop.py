@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.errors import UserError
@@ -47,8 +48,8 @@ def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) ->
 class Recorder:
     """Turns steps into lines of metrics: rates, learning rate, and the guard against non-finite numbers."""
 
-    def __init__(self, writer: MetricsWriter, progress: Progress, schedule):
-        self.writer, self.progress, self.schedule = writer, progress, schedule
+    def __init__(self, writer: MetricsWriter, progress: Progress, learning_rates: np.ndarray):
+        self.writer, self.progress, self.learning_rates = writer, progress, learning_rates
         self.began = self.last = time.monotonic()
         self.pending: _Pending | None = None
 
@@ -74,14 +75,14 @@ class Recorder:
             "tokens": pending.batch.num_tokens,
             "trained_tokens": pending.batch.num_trained_tokens,
             "grad_norm": grad_norm,
-            "learning_rate": float(self.schedule(pending.step)),
+            "learning_rate": float(self.learning_rates[pending.step]),
             "tokens_per_second": pending.batch.num_tokens / (now - self.last),
             "data_wait_seconds": pending.data_wait_seconds,
             "seconds": self.writer.seconds_before + now - self.began,
         }
         if validate is not None:
             line["validation_loss"] = validate()
-        self.last = time.monotonic()
+        self.last = now if validate is None else time.monotonic()
         self.writer.write(line)
         self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s")
         if validate is not None:
@@ -129,10 +130,12 @@ def train(
     train_step = make_train_step(model_def, optimizer, config.train)
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
+    # By step, computed once: asked for during a step it would queue behind that step and hold up the host.
+    learning_rates = np.asarray(make_schedule(config.train)(np.arange(end + 1)))
     writer = MetricsWriter(workdir, start)
     try:
         with Progress("train", end, "step", start) as progress:
-            recorder = Recorder(writer, progress, make_schedule(config.train))
+            recorder = Recorder(writer, progress, learning_rates)
             for step in range(start + 1, end + 1):
                 asked = time.monotonic()
                 batch = next(batches)
