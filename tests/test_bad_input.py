@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from runs import make_config
 
+from small_run import make_config
 from tiny_reasoning_jax import stages
 from tiny_reasoning_jax.errors import UserError
 

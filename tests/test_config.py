@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import make_config
 
 from configs import base, reason
+from small_run import make_config
 from tiny_reasoning_jax.errors import UserError
 
 ROOT = Path(__file__).parents[1]

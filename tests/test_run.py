@@ -5,12 +5,12 @@ import os
 import shutil
 import signal
 
-import check_run
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from runs import make_config
 
+import check_run
+from small_run import make_config
 from tiny_reasoning_jax import stages
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.errors import UserError

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import as_bytes, hf_config, random_tensors, read_folder
 
+from conftest import as_bytes, hf_config, random_tensors, read_folder
 from convert import from_hf, mapping, to_hf
 from convert.card import Card
 from tiny_reasoning_jax.model import store
