@@ -43,14 +43,14 @@ def parse_flags(argv):
     """Parses flags; an unknown key or a wrong type becomes a message (ml_collections names the nearest key)."""
     try:
         left = flags.FLAGS(argv)
-        if CONFIG.value is not None:
-            base.validate(CONFIG.value)  # reading it shows whether there is such a file
-        return left
+        CONFIG.value.recipe  # noqa: B018 - ml_collections tells of a missing file at the first look into it
     except (flags.Error, AttributeError, KeyError, OSError) as error:
         text = str(error.args[0] if error.args else error).strip()
         if "Traceback" in text:  # ml_collections puts the recipe's own error behind the whole of its traceback
             text = text.splitlines()[-1]
         raise UserError(f"{text}\nAll keys, with units and reasons, are in configs/base.py") from error
+    base.validate(CONFIG.value)
+    return left
 
 
 if __name__ == "__main__":

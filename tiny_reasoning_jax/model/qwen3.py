@@ -24,7 +24,7 @@ def _matrix(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], stdde
     """A normal-initialised float32 parameter that carries the logical name of each axis.
 
     The stddev is fan_in ** -0.5, and width ** -0.5 for the embedding: Qwen3's 0.02 at its own width of 2048. At a
-    width of 128 the embedding must not start smaller, or the tiny recipe learns half as fast.
+    width of 128 that is 0.088, which the tiny recipe learns from faster than from 0.02.
     """
     return nnx.Param(stddev * jax.random.normal(rngs.params(), shape, jnp.float32), logical_axes=axes)
 
