@@ -7,8 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tiny_reasoning_jax.data import sources
-from tiny_reasoning_jax.data.problems import Problem
-from tiny_reasoning_jax.data.sources import Dropped
+from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.errors import UserError
 
 
@@ -196,8 +195,8 @@ def test_auto_takes_the_test_file_beside_a_train_file(tmp_path):
 
 def test_our_own_lines_come_back_as_they_were(tmp_path):
     problem = Problem("a:1", "logic", 4, "Is ∀x\u2028 true?\r\n", "ja\tnein", '"\\boxed{½}"', "made")
-    (tmp_path / "own.jsonl").write_text(sources.dump_problem(problem) * 2, encoding="utf-8")
-    assert list(sources.stream_problems(tmp_path / "own.jsonl")) == [problem, problem]
+    (tmp_path / "own.jsonl").write_text(dump_problem(problem) * 2, encoding="utf-8")
+    assert list(stream_problems(tmp_path / "own.jsonl")) == [problem, problem]
 
 
 def test_every_gsm8k_record_is_read(shared_data):

@@ -29,9 +29,8 @@ import numpy as np
 
 from tiny_reasoning_jax.data import chat, sources
 from tiny_reasoning_jax.data.prepared import PreparedSplit
-from tiny_reasoning_jax.data.problems import Problem
+from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.data.procedural import generate
-from tiny_reasoning_jax.data.sources import Dropped
 from tiny_reasoning_jax.data.tokenizer import (
     copy_tokenizer,
     find_tokenizer,
@@ -93,7 +92,7 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None) -> dict:
 
 def load_problems(path: Path) -> list[Problem]:
     """Reads a file of `Problem`s, such as workdir/data/test.jsonl."""
-    return list(sources.stream_problems(path))
+    return list(stream_problems(path))
 
 
 def describe(summary: dict) -> list[str]:
@@ -130,7 +129,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         tokenizer = _create_tokenizer(config, tokenizer_folder, gathered["train"], kept["train"], folder)
         facts = {}
         for split in ("train", "validation"):
-            problems = _logged(sources.stream_problems(gathered[split]), f"tokenising {split}", kept[split])
+            problems = _logged(stream_problems(gathered[split]), f"tokenising {split}", kept[split])
             prepared, facts[split] = _tokenise(tokenizer, problems, config.train.seq_len, split, drops)
             prepared.save(folder / split)
         facts["test"] = _keep_test(tokenizer, gathered["test"], config.train.seq_len, drops, folder)
@@ -174,7 +173,7 @@ def _gather(config, gathered: dict[str, Path], drops: _Drops) -> dict[str, int]:
                 continue
             seen[key] = split
             kept[split] += 1
-            files[split].write(sources.dump_problem(record))
+            files[split].write(dump_problem(record))
     return kept
 
 
@@ -211,7 +210,7 @@ def _create_tokenizer(config, tokenizer_folder: Path | None, train_path: Path, n
         # A first one without merges renders the texts with the template that the second one will have.
         draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
         every = max(1, num_train // _TOKENIZER_TEXTS)
-        sample = itertools.islice(sources.stream_problems(train_path), 0, None, every)
+        sample = itertools.islice(stream_problems(train_path), 0, None, every)
         texts = ("".join(chat.render(draft, problem)) for problem in sample)
         tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, target)
         shutil.rmtree(folder / "draft")
@@ -277,7 +276,7 @@ def _keep_test(tokenizer, gathered: Path, seq_len: int, drops: _Drops, folder: P
     """
     lengths, grades = array("i"), collections.Counter()
     with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
-        for problem in sources.stream_problems(gathered):
+        for problem in stream_problems(gathered):
             if chat.find_special_token(tokenizer, problem.prompt):
                 drops.add("test", Dropped(problem.id, "special token in text"))
                 continue
@@ -287,7 +286,7 @@ def _keep_test(tokenizer, gathered: Path, seq_len: int, drops: _Drops, folder: P
                 continue
             lengths.append(num_tokens)
             grades[problem.category, problem.difficulty] += 1
-            file.write(sources.dump_problem(problem))
+            file.write(dump_problem(problem))
     return _state_facts(lengths, grades)
 
 

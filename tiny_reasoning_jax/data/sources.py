@@ -9,7 +9,6 @@ Either may carry `difficulty` (1 to 5) and `category` (a word); null is as good 
 be used becomes a `Dropped` with the reason; nothing is guessed, cut or passed over silently.
 """
 
-import dataclasses
 import hashlib
 import json
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_reasoning_jax.data.problems import DIFFICULTIES, Problem
+from tiny_reasoning_jax.data.problems import DIFFICULTIES, Dropped, Problem
 from tiny_reasoning_jax.errors import UserError
 
 DIFFICULTY_RULE = (
@@ -30,14 +29,6 @@ DIFFICULTY_RULE = (
 
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
 _THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Dropped:
-    """A record that is not used, and why."""
-
-    id: str
-    reason: str
 
 
 class _Unusable(Exception):
@@ -120,18 +111,6 @@ def find_test_file(data) -> Path | None:
     path = Path(data.source).expanduser()
     sibling = path.with_name("test.jsonl")
     return sibling if path.name == "train.jsonl" and sibling.is_file() else None
-
-
-def stream_problems(path: Path) -> Iterator[Problem]:
-    """Reads a file of our own making: one `Problem` a line, all fields by name."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Problem(**json.loads(line))
-
-
-def dump_problem(problem: Problem) -> str:
-    """Returns the line that `stream_problems` reads."""
-    return json.dumps({name: getattr(problem, name) for name in Problem.__slots__}, ensure_ascii=False) + "\n"
 
 
 def hash_prompt(prompt: str) -> int:

@@ -1,4 +1,4 @@
-"""Run: pytest tests/eval/test_answers.py. The grader against a table, GSM8K, MATH and noise."""
+"""Run: pytest tests/test_answers.py. The grader against a table, GSM8K, MATH and noise."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_reasoning_jax.eval.answers import Verdict, extract, grade
+from tiny_reasoning_jax.answers import Verdict, extract, grade
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 GSM8K = SHARED / "gsm8k" / "test.jsonl"
