@@ -13,10 +13,10 @@ from typing import Any, Literal
 
 from ml_collections.config_dict import FrozenConfigDict
 
+from tiny_reasoning_jax import answers
 from tiny_reasoning_jax.data import chat
 from tiny_reasoning_jax.data.problems import Problem
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax import answers
 from tiny_reasoning_jax.eval import statistics
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.sampling.generate import Completion, generate
