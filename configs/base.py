@@ -4,7 +4,8 @@ from ml_collections import config_dict
 
 from tiny_reasoning_jax.errors import UserError
 
-STAGES = ("data", "train", "eval", "export")
+STAGES = ("data", "grade", "train", "eval", "export")
+DEFAULT_STAGES = ("data", "train", "eval", "export")
 
 
 # Numbers that must be above 0.
@@ -15,6 +16,7 @@ POSITIVE = {
     "eval": ("num_problems", "batch_size", "max_new_tokens", "top_p"),
     "data": ("num_problems", "num_validation", "num_test"),
     "tokenizer": ("vocab_size",),
+    "grade": ("num_problems", "num_samples"),
 }  # fmt: skip
 
 
@@ -26,7 +28,7 @@ def get_config() -> config_dict.ConfigDict:
     # Folder of this run: everything it writes, and what it continues from. One run per folder.
     config.workdir = "runs/reason"
     # Which stages to run, in this order, separated by commas. Each reads only what the earlier ones left in workdir.
-    config.stages = ",".join(STAGES)
+    config.stages = ",".join(DEFAULT_STAGES)
     # Seeds problems, splits, initial weights, data order and sampling: the same seed is the same run, bit for bit.
     config.seed = 0
 
@@ -52,19 +54,38 @@ def get_config() -> config_dict.ConfigDict:
     tokenizer.vocab_size = 768
 
     config.data = data = config_dict.ConfigDict()
-    # "procedural" (generated here, no network) or a JSONL file in GSM8K form or in `messages` form.
+    # Where problems come from; several, separated by commas, are a mixture. "procedural" (generated here, no network),
+    # a .jsonl, .json or .parquet file, a folder of such files, or a hub id "org/name[:config[:split]]".
     data.source = "procedural"
-    # File of test problems for a JSONL source. "auto": test.jsonl beside a train.jsonl if there is one, otherwise
-    # a part held out from source by hash of the problem.
+    # Form of the records: "auto" tells it from their fields; otherwise a name from tiny_reasoning_jax/data/formats.py.
+    data.format = "auto"
+    # How often each source is drawn, in the order of data.source, separated by commas, e.g. "3,1"; "auto": by its size.
+    data.weights = "auto"
+    # Test problems: any single source as above, or "gym[:task+task]" (reasoning-gym). "auto": generated ones,
+    # test.jsonl beside a train.jsonl, otherwise a part held out from the source by hash of the problem.
     data.test_source = "auto"
     # Distinct training problems to generate when source is "procedural"; problems.
     data.num_problems = 100_000
     # Size of the validation split (loss during training) and of the pool that evaluation draws from; problems.
     data.num_validation = 256
     data.num_test = 1500
-    # How difficulties are drawn over the run: "linear" moves from mostly easy to the data's own
-    # mixture, every level always present; "none" draws every example alike throughout.
+    # Most training problems of a category, e.g. "algebra=5000,logic=2000"; "none": as many as there are.
+    data.category_quotas = "none"
+    # Problems from files that are more alike than this are used once (estimated Jaccard similarity of the prompts); 1:
+    # only exact duplicates go.
+    data.near_duplicates = 0.8
+    # Training problems that share so many words in a row with a test problem, numbers aside, are dropped; 0: none are.
+    data.decontamination_ngram = 13
+    # What the five difficulties are: "source" (its own levels; by length where it has none), "length" (tokens of the
+    # reasoning), or "measured" (pass rates in data.grades, a grades.jsonl that the grade stage wrote).
+    data.difficulty = "source"
+    data.grades = "none"
+    # How difficulties are drawn over the run, see tiny_reasoning_jax/data/curriculum.py: "none" draws every example
+    # alike, "linear", "staged" and "anneal" go from easy to hard, "adaptive" follows the pass rates of train.num_probe
+    # problems.
     data.curriculum = "linear"
+    # True: the same examples that the curriculum would draw, in random order; what a curriculum is compared with.
+    data.control = False
     # Batches that a background thread prepares ahead of the device; optimizer steps.
     data.prefetch_steps = 4
 
@@ -84,11 +105,20 @@ def get_config() -> config_dict.ConfigDict:
     train.remat = "full"  # "none" keeps activations, "full" recomputes each layer in the backward pass
     train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention.py
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
-    train.validate_every_steps = 100  # loss on the validation split; optimizer steps
+    train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
+    train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none
 
     config.checkpoint = checkpoint = config_dict.ConfigDict()
     checkpoint.every_steps = 100  # optimizer steps between checkpoints; the last step is always saved
     checkpoint.keep = 2  # newest checkpoints kept on disk
+
+    config.grade = grade = config_dict.ConfigDict()
+    # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint, before the first the model it
+    # starts from), a Hugging Face folder, or a folder of our checkpoints.
+    grade.model = "run"
+    grade.num_problems = 1000  # training problems, spread evenly over category and difficulty
+    grade.num_samples = 4  # completions of each problem
+    grade.temperature = 0.7  # of those completions; with 0 they would all be the same
 
     config.eval = evaluation = config_dict.ConfigDict()
     evaluation.num_problems = 500  # test problems, drawn evenly over category and difficulty
@@ -124,14 +154,53 @@ def validate(config) -> None:
             f"train.warmup_steps={config.train.warmup_steps} must be below train.num_steps={config.train.num_steps}; "
             f"try --config.train.warmup_steps={config.train.num_steps // 10}"
         )
+    _validate_sampling(config)
+    _validate_data(config.data, config.train.num_probe)
+    choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
+               "data.curriculum": ("none", "linear", "staged", "anneal", "adaptive"),
+               "data.difficulty": ("source", "length", "measured")}  # fmt: skip
+    for key, allowed in choices.items():
+        section, name = key.split(".")
+        if config[section][name] not in allowed:
+            raise UserError(f"{key}={config[section][name]!r}: choose one of {', '.join(allowed)}")
+
+
+def _validate_sampling(config) -> None:
     if config.train.warmup_steps < 0 or config.eval.temperature < 0 or config.eval.top_k < 0 or config.eval.top_p > 1:
         raise UserError(
             f"train.warmup_steps={config.train.warmup_steps}, eval.temperature={config.eval.temperature} and "
             f"eval.top_k={config.eval.top_k} must not be below 0, eval.top_p={config.eval.top_p} not above 1"
         )
-    choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
-               "data.curriculum": ("linear", "none")}  # fmt: skip
-    for key, allowed in choices.items():
-        section, name = key.split(".")
-        if config[section][name] not in allowed:
-            raise UserError(f"{key}={config[section][name]!r}: choose one of {', '.join(allowed)}")
+    if config.train.num_probe < 0:
+        raise UserError(
+            f"train.num_probe={config.train.num_probe} must not be below 0; 0 asks no problems during training"
+        )
+    if config.grade.temperature < 0 or (config.grade.temperature == 0 and config.grade.num_samples > 1):
+        raise UserError(
+            f"grade.temperature={config.grade.temperature} gives grade.num_samples={config.grade.num_samples} equal "
+            f"completions; set it above 0 (0.7 is usual), or --config.grade.num_samples=1"
+        )
+
+
+def _validate_data(data, num_probe: int) -> None:
+    if not 0 < data.near_duplicates <= 1:
+        raise UserError(
+            f"data.near_duplicates={data.near_duplicates} must be above 0 and at most 1, where only exact duplicates go"
+        )
+    if data.decontamination_ngram < 0:
+        raise UserError(f"data.decontamination_ngram={data.decontamination_ngram} must not be below 0; 13 is usual")
+    if (data.difficulty == "measured") != (data.grades != "none"):
+        raise UserError(
+            f"data.difficulty={data.difficulty!r} and data.grades={data.grades!r} go together: measured difficulties "
+            f"come from a grades.jsonl, which --config.stages=data,grade writes into its workdir"
+        )
+    if data.curriculum == "adaptive" and num_probe == 0:
+        raise UserError(
+            'data.curriculum="adaptive" follows the pass rates of validation problems, and train.num_probe=0 asks none; '
+            "try --config.train.num_probe=100"
+        )
+    if data.control and data.curriculum in ("none", "adaptive"):
+        raise UserError(
+            f"data.control=True shuffles what a curriculum would draw, which data.curriculum={data.curriculum!r} does "
+            f"not fix beforehand; compare with linear, staged or anneal"
+        )
