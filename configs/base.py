@@ -196,8 +196,8 @@ def _validate_data(data, num_probe: int) -> None:
         )
     if data.curriculum == "adaptive" and num_probe == 0:
         raise UserError(
-            'data.curriculum="adaptive" follows the pass rates of validation problems, and train.num_probe=0 asks none; '
-            "try --config.train.num_probe=100"
+            'data.curriculum="adaptive" needs the pass rates of validation problems, train.num_probe=0 asks none; try '
+            "--config.train.num_probe=100"
         )
     if data.control and data.curriculum in ("none", "adaptive"):
         raise UserError(
