@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
@@ -27,31 +27,23 @@ from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate
 from tiny_reasoning_jax.eval.report import write_report
 from tiny_reasoning_jax.model import store
-from tiny_reasoning_jax.model.qwen3 import ModelDef
-from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
+from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
 from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.run import (
+    Run,
+    load_checkpoint,
+    load_json,
+    load_source,
+    make_model_def,
+    require_data,
+    task_name,
+    write_facts,
+)
 from tiny_reasoning_jax.train import loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract
 from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import create_state
-
-
-class Run(NamedTuple):
-    """A run while its stages are at work."""
-
-    config: FrozenConfigDict
-    workdir: Path
-    source: Path | None  # Hugging Face folder that the weights come from; None: a new random model
-
-    @property
-    def checkpoints(self) -> Path:
-        """Folder of the checkpoints."""
-        return self.workdir / "checkpoints"
-
-    def latest_step(self) -> int | None:
-        """The newest checkpoint's step; None before the first."""
-        return max(store.committed_steps(self.checkpoints), default=None) if self.checkpoints.is_dir() else None
 
 
 def run(config: FrozenConfigDict) -> None:
@@ -184,36 +176,6 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
     return model_def, state, data_state, meta
 
 
-def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
-    """The model as this configuration computes it."""
-    train = config.train
-    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat == "full")
-
-
-def load_source(this: Run) -> from_hf.Loaded:
-    """The model before training: weights read from the source, or made from the seed.
-
-    Raises:
-      UserError: the tokenizer has ids beyond the model's vocabulary.
-    """
-    num_ids = len(load_tokenizer(this.workdir / "data" / "tokenizer"))
-    if this.source is None:
-        # Rows beyond the tokenizer's entries stay unused; a multiple of 128 suits the matrix units.
-        spec = ModelSpec(vocab_size=-(-num_ids // 128) * 128, **this.config.model.random)
-        params = ModelDef(spec).create_params(this.config.seed)
-        return from_hf.Loaded(spec, params, hf_config(spec), None)
-    size = 2 * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
-    with Progress("weights", size // 2**20, "MiB") as progress:
-        on_tensor = lambda done, total: progress.advance(done // 2**20 - progress.done)
-        loaded = from_hf.load_hf(this.source, on_tensor)
-    if num_ids > loaded.spec.vocab_size:
-        raise UserError(
-            f"the tokenizer has {num_ids} entries, the model's embedding only {loaded.spec.vocab_size} rows; use the "
-            f"model's own with --config.tokenizer.source=model"
-        )
-    return loaded
-
-
 class _stop_on_signal:
     """Within it SIGTERM and the first Ctrl-C ask for a stop after the current step; a second Ctrl-C interrupts."""
 
@@ -257,9 +219,7 @@ def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
         source = load_source(this)
         spec, params = source.spec, source.params
     else:
-        opened = store.open_checkpoint(this.checkpoints / str(settings["step"]))
-        spec = parse_hf_config(opened.meta["model_config"])
-        params = store.restore_params(opened, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        spec, params = load_checkpoint(this.checkpoints / str(settings["step"]))
     tokenizer = load_tokenizer(this.workdir / "data" / "tokenizer")
     problems = prepare.load_problems(this.workdir / "data" / "test.jsonl")
     problems = evaluate.select_problems(problems, config.eval.num_problems)
@@ -288,14 +248,6 @@ def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
         f"{low:.1%} to {high:.1%})",
         flush=True,
     )
-
-
-def task_name(config_data: FrozenConfigDict) -> str:
-    """What the run's test set is called in results: "procedural", or the folder or file of a JSONL source."""
-    if config_data.source == "procedural":
-        return "procedural"
-    path = Path(config_data.source).resolve()
-    return path.parent.name if path.stem in ("train", "test") else path.stem
 
 
 def _export(this: Run) -> bool:
@@ -328,23 +280,6 @@ def _export(this: Run) -> bool:
     rundir.write_json(this.workdir / "export.json", wanted)
     print(f"export: {output}", flush=True)
     return True
-
-
-def require_data(this: Run) -> None:
-    """Raises UserError unless the data stage has been run."""
-    if not (this.workdir / "data" / "summary.json").exists():
-        raise UserError(f"no prepared data in {this.workdir / 'data'}; run the data stage first: --config.stages=data")
-
-
-def load_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; empty if it is not there yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def write_facts(this: Run, **facts) -> None:
-    """Adds facts of what the run cost to run.json."""
-    path = this.workdir / "run.json"
-    rundir.write_json(path, {**load_json(path), **facts})
 
 
 def _write_training_facts(this: Run, spec: ModelSpec) -> None:

@@ -1,0 +1,100 @@
+"""A run while its stages are at work: its folder, its models, and the facts kept of it."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import FrozenConfigDict
+
+from convert import from_hf, hf_folder
+from tiny_reasoning_jax import workdir as rundir
+from tiny_reasoning_jax.data.tokenizer import load_tokenizer
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
+from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
+from tiny_reasoning_jax.progress import Progress
+
+
+class Run(NamedTuple):
+    """A run while its stages are at work."""
+
+    config: FrozenConfigDict
+    workdir: Path
+    source: Path | None  # Hugging Face folder that the weights come from; None: a new random model
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.workdir / "checkpoints"
+
+    def latest_step(self) -> int | None:
+        """The newest checkpoint's step; None before the first."""
+        return max(store.committed_steps(self.checkpoints), default=None) if self.checkpoints.is_dir() else None
+
+
+def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
+    """The model as this configuration computes it."""
+    train = config.train
+    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat == "full")
+
+
+def load_source(this: Run) -> from_hf.Loaded:
+    """The model before training: weights read from the source, or made from the seed.
+
+    Raises:
+      UserError: the tokenizer has ids beyond the model's vocabulary.
+    """
+    num_ids = len(load_tokenizer(this.workdir / "data" / "tokenizer"))
+    if this.source is None:
+        # Rows beyond the tokenizer's entries stay unused; a multiple of 128 suits the matrix units.
+        spec = ModelSpec(vocab_size=-(-num_ids // 128) * 128, **this.config.model.random)
+        params = ModelDef(spec).create_params(this.config.seed)
+        return from_hf.Loaded(spec, params, hf_config(spec), None)
+    size = 2 * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
+    with Progress("weights", size // 2**20, "MiB") as progress:
+        on_tensor = lambda done, total: progress.advance(done // 2**20 - progress.done)
+        loaded = from_hf.load_hf(this.source, on_tensor)
+    if num_ids > loaded.spec.vocab_size:
+        raise UserError(
+            f"the tokenizer has {num_ids} entries, the model's embedding only {loaded.spec.vocab_size} rows; use the "
+            f"model's own with --config.tokenizer.source=model"
+        )
+    return loaded
+
+
+def load_checkpoint(folder: Path) -> tuple[ModelSpec, Params]:
+    """A checkpoint's model with its parameters on the first device.
+
+    Args:
+      folder: of one step.
+    """
+    opened = store.open_checkpoint(folder)
+    params = store.restore_params(opened, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    return parse_hf_config(opened.meta["model_config"]), params
+
+
+def require_data(this: Run) -> None:
+    """Raises UserError unless the data stage has been run."""
+    if not (this.workdir / "data" / "summary.json").exists():
+        raise UserError(f"no prepared data in {this.workdir / 'data'}; run the data stage first: --config.stages=data")
+
+
+def load_json(path: Path) -> dict[str, Any]:
+    """A JSON file of the run; empty if it is not there yet."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def write_facts(this: Run, **facts) -> None:
+    """Adds facts of what the run cost to run.json."""
+    path = this.workdir / "run.json"
+    rundir.write_json(path, {**load_json(path), **facts})
+
+
+def task_name(config_data: FrozenConfigDict) -> str:
+    """What the run's test set is called in results: "procedural", or the folder or file of a JSONL source."""
+    if config_data.source == "procedural":
+        return "procedural"
+    path = Path(config_data.source).resolve()
+    return path.parent.name if path.stem in ("train", "test") else path.stem
