@@ -35,7 +35,7 @@ _READ_BUFFER = 32_768
 _SHARD_BYTES = 64_000_000
 _ID_BYTES = 4
 
-# File name of each index array and its dtype; `array` has the same codes for these.
+# The index arrays.
 _INDEX = {
     "lengths": np.int32,
     "prompt_lengths": np.int32,
@@ -50,23 +50,21 @@ class SplitWriter:
     """Writes a split, example after example; the folder is whole once `close` has returned.
 
     As a context manager it closes at the end of the block, and leaves a half-written folder if the block fails.
+
+    Attributes:
+      lengths, prompt_lengths: tokens of each example so far, and how many of them are its prompt's.
+      difficulties: array("b"), an entry for each example so far; may be changed or replaced until `close`.
+      shards: of each finished shard {"file": name, "examples": int, "bytes": int, "sha256": hex digits}.
     """
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._columns = {name: array(np.dtype(dtype).char) for name, dtype in _INDEX.items()}
-        self._shards: list[dict] = []
+        self.lengths, self.prompt_lengths, self.difficulties = array("i"), array("i"), array("b")
+        self._sources, self._categories, self._prompt_hashes = array("h"), array("h"), array("Q")
+        self.shards: list[dict] = []
         self._shard: ArrayRecordWriter | None = None
         self._shard_bytes = self._shard_examples = 0
-
-    @property
-    def difficulties(self) -> array:
-        """The difficulty of each example so far, array("b"); what is in it may be changed until `close`."""
-        return self._columns["difficulty"]
-
-    def __len__(self) -> int:
-        return len(self._columns["lengths"])
 
     def add(
         self,
@@ -107,31 +105,32 @@ class SplitWriter:
             self._close_shard()
         self._shard_bytes += len(record)
         self._shard_examples += 1
-        lengths = {"lengths": len(prompt) + len(completion), "prompt_lengths": len(prompt)}
-        others = {"difficulty": difficulty, "source": source, "category": category, "prompt_hash": prompt_hash}
-        for column, value in {**lengths, **others}.items():
-            self._columns[column].append(value)
+        self.lengths.append(len(prompt) + len(completion))
+        self.prompt_lengths.append(len(prompt))
+        self.difficulties.append(difficulty)
+        self._sources.append(source)
+        self._categories.append(category)
+        self._prompt_hashes.append(prompt_hash)
         if self._shard_bytes >= _SHARD_BYTES:
             self._close_shard()
 
     def close(self) -> list[dict]:
-        """Finishes the files.
-
-        Returns:
-          For each shard {"file": name, "examples": int, "bytes": int, "sha256": hex digits}.
+        """Finishes the files and returns `shards`.
 
         Raises:
           OSError: a file cannot be written, for instance because the disk is full.
         """
         if self._shard is not None:
             self._close_shard()
-        for name, column in self._columns.items():
-            np.save(self._folder / f"{name}.npy", np.frombuffer(column, _INDEX[name]))
-        (self._folder / "shards.json").write_text(json.dumps(self._shards, indent=1) + "\n", encoding="utf-8")
-        return self._shards
+        columns = (self.lengths, self.prompt_lengths, self.difficulties)
+        columns += (self._sources, self._categories, self._prompt_hashes)
+        for (name, dtype), column in zip(_INDEX.items(), columns, strict=True):
+            np.save(self._folder / f"{name}.npy", np.frombuffer(column, dtype))
+        (self._folder / "shards.json").write_text(json.dumps(self.shards, indent=1) + "\n", encoding="utf-8")
+        return self.shards
 
     def _shard_path(self) -> Path:
-        return self._folder / f"tokens-{len(self._shards):05d}.array_record"
+        return self._folder / f"tokens-{len(self.shards):05d}.array_record"
 
     def _close_shard(self) -> None:
         path, shard, self._shard = self._shard_path(), self._shard, None
@@ -142,7 +141,7 @@ class SplitWriter:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         facts = {"file": path.name, "examples": self._shard_examples, "bytes": path.stat().st_size, "sha256": sha256}
-        self._shards.append(facts)
+        self.shards.append(facts)
         self._shard_bytes = self._shard_examples = 0
 
     def __enter__(self) -> "SplitWriter":
@@ -192,9 +191,9 @@ class PreparedSplit:
         try:
             shards = json.loads((folder / "shards.json").read_text(encoding="utf-8"))
             ends = list(itertools.accumulate(shard["examples"] for shard in shards))
-            # An empty file cannot be mapped.
-            mode = "r" if shards else None
-            index = {name: np.load(folder / f"{name}.npy", mmap_mode=mode) for name in _INDEX}
+            mode = "r" if shards else None  # an empty file cannot be mapped
+            # As plain views: indexing an np.memmap costs microseconds more.
+            index = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode)) for name in _INDEX}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise _damaged(folder, str(error)) from error
         num_examples = ends[-1] if ends else 0
