@@ -303,6 +303,82 @@ def test_a_short_and_a_long_training_are_drawn(tmp_path):
         assert read(path)[1].tags.count("svg") == 2 and path.stat().st_size < 400_000
 
 
+MIXTURE = (0.1, 0.2, 0.3, 0.25, 0.15)
+
+
+def run_with_mixture(workdir, num_steps=400, asked=(1, 2, 3, 4, 5), edit=lambda rows: None):
+    """The svg elements and the text of a page whose run noted a constant mixture and, if any were asked, pass rates."""
+    rows = make_metrics(np.random.default_rng(0), num_steps)
+    for row in rows:
+        row |= {f"mixture_{level}": share for level, share in enumerate(MIXTURE, start=1)}
+        if row["step"] % 100 == 0:
+            row |= {f"pass_rate_{level}": (6 - level) / 5 for level in asked}
+    edit(rows)
+    write_lines(workdir / "metrics.jsonl", rows)
+    text, page = read(write_report(workdir))
+    return re.findall(r"<svg.*?</svg>", text, re.DOTALL), page
+
+
+def height(svg, level):
+    """Of the area in a level's colour: its vertical extent."""
+    path = re.search(rf'<path d="([^"]+)" clip-path[^>]*fill: var\(--level-{level}\)', svg).group(1)
+    y = [float(y) for y in re.findall(r"[ML] [-\d.]+ ([-\d.]+)", path)]
+    return max(y) - min(y)
+
+
+def lines(svg, level):
+    """Of the lines in a level's colour: their points."""
+    paths = re.findall(rf'<path d="([^"]+)"[^>]*stroke: var\(--level-{level}\); stroke-width: 1.8', svg)
+    return [[(float(x), float(y)) for x, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path)] for path in paths]
+
+
+def test_the_mixture_is_drawn_to_scale_above_the_accuracy_of_each_difficulty(tmp_path):
+    (_, mixture, _), page = run_with_mixture(tmp_path)
+    drawn = [height(mixture, level) for level in range(1, 6)]
+    np.testing.assert_allclose(np.array(drawn) / sum(drawn), MIXTURE, atol=1e-4)
+    curves = [lines(mixture, level) for level in range(1, 6)]
+    assert [len(curve) for curve in curves] == [1] * 5 and all(len(curve[0]) == 4 for curve in curves)
+    last = [curve[0][-1] for curve in curves]
+    assert len({x for x, _ in last}) == 1
+    np.testing.assert_allclose(np.diff([y for _, y in last]), last[1][1] - last[0][1], atol=1e-3)  # a fifth apart
+    assert last[0][1] < last[4][1]  # y grows downwards: the easiest is highest
+    assert "difficulty 1, easy" in page.text and "accuracy on validation problems" in page.text
+
+
+def test_a_difficulty_that_was_not_asked_has_no_line_and_a_gap_is_bridged(tmp_path):
+    def forget(rows):
+        del rows[199]["pass_rate_2"]
+
+    (_, mixture, _), _ = run_with_mixture(tmp_path, asked=(1, 2, 4), edit=forget)
+    assert [len(lines(mixture, level)) for level in range(1, 6)] == [1, 1, 0, 1, 0]
+    assert [len(lines(mixture, level)[0]) for level in (1, 2)] == [4, 3]
+
+
+def test_the_caption_says_which_curriculum_and_of_how_many_problems(tmp_path):
+    config = {"data": {"curriculum": "<i>", "control": True, "num_validation": 60}, "train": {"num_probe": 100}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    _, page = run_with_mixture(tmp_path)
+    assert "curriculum: <i>, its draws shuffled (control)." in page.text
+    assert "accuracy on 60 validation problems by difficulty, each of about 12 problems" in page.text
+
+
+@pytest.mark.parametrize(("num_steps", "asked"), [(1, ()), (2, ()), (30, ()), (100, (3,))])
+def test_a_short_run_without_a_probe_shows_its_mixture_alone(tmp_path, num_steps, asked):
+    svgs, page = run_with_mixture(tmp_path, num_steps, asked)
+    assert len(svgs) == 3 and page.text.count("share of the tokens trained on") == 1
+    assert ("accuracy on" in page.text) == bool(asked)
+
+
+def test_steps_of_an_older_program_have_no_mixture_and_do_no_harm(tmp_path):
+    def forget(rows):
+        rows[:] = [{key: row[key] for key in row if row["step"] > 250 or "_" not in key[-2:]} for row in rows]
+
+    svgs, _ = run_with_mixture(tmp_path, edit=forget)
+    assert len(svgs) == 3
+    drawn = [height(svgs[1], level) for level in range(1, 6)]
+    np.testing.assert_allclose(np.array(drawn) / sum(drawn), MIXTURE, atol=1e-4)
+
+
 def test_a_step_written_twice_counts_once(tmp_path):
     rows = make_metrics(np.random.default_rng(0), 20)
     write_lines(tmp_path / "metrics.jsonl", [*rows, *rows[10:]])

@@ -13,6 +13,7 @@ from pathlib import Path
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import report_plots
 from tiny_reasoning_jax.eval.report_page import PAGE, depth, render
+from tiny_reasoning_jax.workdir import flatten
 
 NUM_SAMPLES = 10  # shown of each kind, right and wrong
 MAX_TEXT_CHARS = 6000  # of one prompt or completion; the whole is in eval/samples.jsonl
@@ -28,14 +29,15 @@ def write_report(workdir: Path) -> Path:
     results = _load_json(workdir / "eval" / "results.json")
     samples = _load_json_lines(workdir / "eval" / "samples.jsonl")
     metrics = _load_json_lines(workdir / "metrics.jsonl")
+    config = _load_json(workdir / "config.json")
     body = [
         _headline(results, workdir.resolve().name),
-        _section("training", "How it learned", _training(metrics), "metrics.jsonl", "train"),
+        _section("training", "How it learned", _training(metrics, config), "metrics.jsonl", "train"),
         _section("accuracy", "What it can do", _accuracy(results), "eval/results.json", "eval"),
         _section("samples", "What it writes", _samples(samples), "eval/samples.jsonl", "eval"),
         _section("data", "What it learned from", _data(workdir), "data/summary.json", "data"),
         _section("cost", "What it cost", _cost(workdir, metrics), "run.json", "train"),
-        _section("configuration", "Configuration", _configuration(workdir), "config.json", "data"),
+        _section("configuration", "Configuration", _configuration(config), "config.json", "data"),
     ]
     title = html.escape(f"{workdir.resolve().name}: report")
     page = PAGE.replace("{title}", title).replace("{body}", "\n".join(body))
@@ -145,7 +147,7 @@ def _figures(before: dict | None, after: dict | None) -> str:
 # --- training -------------------------------------------------------------------------------------
 
 
-def _training(metrics: list[dict] | None) -> str | None:
+def _training(metrics: list[dict] | None, config: dict | None) -> str | None:
     if not metrics:
         return None
     # A run that was killed and continued may have written a step twice; the later line counts.
@@ -158,7 +160,25 @@ def _training(metrics: list[dict] | None) -> str | None:
     if validated:
         caption += f" Dots are the validation loss, last {validated[-1]['validation_loss']:.3f}."
     rates = "Learning rate, throughput and gradient norm (before clipping) by step."
-    return _figure(report_plots.plot_loss(rows, validated), caption) + _figure(report_plots.plot_rates(rows), rates)
+    loss = _figure(report_plots.plot_loss(rows, validated), caption)
+    return loss + _mixture(rows, config) + _figure(report_plots.plot_rates(rows), rates)
+
+
+def _mixture(rows: list[dict], config: dict | None) -> str:
+    """What was trained on and what the model could then do, by difficulty; empty for a run that has not noted it."""
+    rows = [row for row in rows if row.get("mixture_1") is not None]
+    if not rows:
+        return ""
+    flat = flatten(config or {})
+    name = html.escape(str(flat.get("data.curriculum", "not known")))
+    caption = f"Share of the steps' tokens by difficulty, their running mean; curriculum: {name}"
+    caption += ", its draws shuffled (control)." if flat.get("data.control") else "."
+    num_probe = min(flat.get("train.num_probe", 0), flat.get("data.num_validation", 0))
+    title = f"accuracy on {num_probe:,} validation problems" if num_probe else "accuracy on validation problems"
+    if any("pass_rate" in key for row in rows for key in row):
+        few = f", each of about {num_probe / 5:.3g} problems" if num_probe else ""
+        caption += f" Below, {title} by difficulty{few}, at the steps with a dot."
+    return _figure(report_plots.plot_mixture(rows, title), caption)
 
 
 def _figure(plot: str, caption: str) -> str:
@@ -365,18 +385,8 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _configuration(workdir: Path) -> str | None:
-    config = _load_json(workdir / "config.json")
+def _configuration(config: dict | None) -> str | None:
     if config is None:
         return None
-    flat = _flatten(config)
+    flat = {key: json.dumps(value) for key, value in flatten(config).items()}  # so that 1, 1.0 and "1" stay apart
     return f"<details><summary>{len(flat)} keys</summary>{_wide(render(flat))}</details>"
-
-
-def _flatten(config: dict, prefix: str = "") -> dict:
-    """{"a": {"b": 1}} becomes {"a.b": "1"}, values as JSON so that 1, 1.0 and "1" stay apart."""
-    flat = {}
-    for key, value in config.items():
-        is_section = isinstance(value, dict) and value
-        flat |= _flatten(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": json.dumps(value)}
-    return flat

@@ -48,10 +48,12 @@ PAGE = """<!doctype html>
 <style>
 :root { color-scheme: light dark; --page: #f6f7f9; --card: #fff; --ink: #16191f; --muted: #626b7a;
   --line: #dfe3ea; --before: #a9b2c1; --after: #2f6fed; --warm: #e0701a; --good: #14804a; --bad: #c4314b;
-  --heat-rgb: 47, 111, 237; }
+  --heat-rgb: 47, 111, 237;
+  --level-1: #79cdb9; --level-2: #3fa9c0; --level-3: #2f78d0; --level-4: #4a4fb4; --level-5: #5c2382; }
 @media (prefers-color-scheme: dark) { :root { --page: #0f1216; --card: #181c22; --ink: #e8ebf0;
   --muted: #98a2b3; --line: #2b313b; --before: #7c889e; --after: #6f9dff; --warm: #f2954a;
-  --good: #4cc38a; --bad: #f2708a; --heat-rgb: 84, 136, 255; } }
+  --good: #4cc38a; --bad: #f2708a; --heat-rgb: 84, 136, 255;
+  --level-1: #b6f0dd; --level-2: #63c9dd; --level-3: #5298f2; --level-4: #7470e6; --level-5: #9a4fc0; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }

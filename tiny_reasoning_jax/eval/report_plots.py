@@ -13,8 +13,10 @@ MAX_CURVE_POINTS = 1500  # of one plotted line, to bound the size of the page
 # matplotlib writes literal colours. These stand for the page's CSS variables and are replaced by them.
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
 _BEFORE, _AFTER, _WARM = "#040404", "#050505", "#060606"
+_LEVELS = ("#0a0a0a", "#0b0b0b", "#0c0c0c", "#0d0d0d", "#0e0e0e")  # difficulties, easy to hard
 _VARIABLES = {
     _INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after", _WARM: "warm",
+    **{color: f"level-{level}" for level, color in enumerate(_LEVELS, start=1)},
 }  # fmt: skip
 _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5, "text.parse_math": False,
@@ -66,6 +68,39 @@ def plot_rates(rows: list[dict]) -> str:
             axes.yaxis.set_major_locator(MaxNLocator(4, steps=_ROUND_STEPS))
             axes.yaxis.set_major_formatter(EngFormatter(sep="") if key == "tokens_per_second" else "{x:g}")
         return _to_svg(figure, "rates", "Learning rate, throughput and gradient norm by step")
+
+
+def plot_mixture(rows: list[dict], title: str) -> str:
+    """Share of the tokens by difficulty as stacked areas; under it, if any row has "pass_rate_*", those by step."""
+    probed = any("pass_rate" in key for row in rows for key in row)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 4.6 if probed else 2.4), layout="constrained")
+        figure.get_layout_engine().set(hspace=0.06)
+        panels = figure.subplots(1 + probed, sharex=True, squeeze=False)[:, 0]
+        thin = _thinned(rows, MAX_CURVE_POINTS // 5)
+        shares = [100 * _running_mean(_column(rows, f"mixture_{level}"))[thin] for level in range(1, 6)]
+        labels = ["difficulty 1, easy", "2", "3", "4", "5, hard"]
+        panels[0].stackplot(_column(rows, "step")[thin], shares, colors=_LEVELS, labels=labels, linewidth=0)
+        panels[0].set_title("share of the tokens trained on", loc="left")
+        panels[0].legend(
+            loc="lower right", bbox_to_anchor=(1, 0.97), ncols=5, frameon=False, labelcolor=_INK, handlelength=1.2
+        )
+        for level, color in enumerate(_LEVELS, start=1):
+            key = f"pass_rate_{level}"
+            asked = [row for row in rows if row.get(key) is not None]
+            if asked:
+                points = _column(asked, "step"), 100 * _column(asked, key)
+                panels[1].plot(*points, "o-", color=color, markersize=4, linewidth=1.8, clip_on=False)
+        if probed:
+            panels[1].set_title(title, loc="left")
+        for axes in panels:
+            axes.set_ylim(0, 100)
+            axes.set_yticks([0, 25, 50, 75, 100])
+            axes.margins(x=0.015)
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, steps=_ROUND_STEPS))
+            axes.yaxis.set_major_formatter("{x:g} %")
+        panels[-1].set_xlabel("step")
+        return _to_svg(figure, "mixture", "Mixture of difficulties and accuracy by difficulty, by step")
 
 
 def plot_bars(panels: dict[str, dict[str, tuple]], name: str) -> str:
