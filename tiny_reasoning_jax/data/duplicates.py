@@ -1,13 +1,14 @@
-"""Near-duplicates: prompts that say the same with the same numbers, found by MinHash.
+"""Near-duplicates: problems that ask the same, of the same numbers, to the same answer, found by MinHash.
 
 A prompt becomes the set of its runs of three words; two prompts are as similar as their sets (Jaccard: shared over
 all). MinHash estimates that from 128 hashes a prompt, 520 bytes on disk, so that millions need not be compared pair by
-pair, nor be in memory. Two problems with one wording and other numbers are two problems: prompts are only ever
-compared if they name the same numbers in the same order, in digits or in words.
+pair, nor be in memory.
 
-What this does not see: a paraphrase in other words, a story with other names, a translation; nor that one changed
-word ("more", "less") can turn the answer around. Prompts that a program fills in from one long form are alike by
-construction, and no duplicates: keep them out.
+One wording does not make one problem: "the volume of a sphere" and "of a cube", "the largest value" and "the
+smallest", or one story with other numbers. So two problems are only compared if they name the same numbers in the
+same order, in digits or in words, and have the same final answer. What this leaves in, rather than drop a problem that
+is none of the copies: paraphrases, translations, an answer that is written in another way, another program for the
+same task.
 """
 
 import hashlib
@@ -18,8 +19,10 @@ from collections.abc import Iterator
 import numpy as np
 import rensa
 
+from tiny_reasoning_jax.answers import extract
+
 NUM_HASHES = 128  # the estimate's standard deviation is at most sqrt(s (1 - s) / 128): 0.035 at similarity s = 0.8
-NUM_COLUMNS = NUM_HASHES + 2  # the last two are 64 bits that stand for the numbers in the prompt
+NUM_COLUMNS = NUM_HASHES + 2  # the last two are 64 bits that stand for the prompt's numbers and the answer
 DTYPE = np.dtype(np.uint32)
 
 _SEED = 0
@@ -60,11 +63,15 @@ def split_words(text: str) -> list[str]:
     return pattern.findall(text)
 
 
-def sign(texts: list[str]) -> np.ndarray:
-    """Returns the MinHash signatures of prompts, uint32 [len(texts), NUM_COLUMNS].
+def sign(texts: list[str], answers: list[str] | None = None) -> np.ndarray:
+    """Returns the MinHash signatures of problems, uint32 [len(texts), NUM_COLUMNS].
 
-    They are the same in every process. NUM_HASHES columns are MinHashes; the other two are equal where the same
-    numbers stand in the same order.
+    They are the same in every process. NUM_HASHES columns are MinHashes of the prompt; the other two are equal where
+    the prompt has the same numbers in the same order and the final answer is the same.
+
+    Args:
+      texts: the prompts.
+      answers: the answer of each, as in `Problem`; None where none is known, then wording and numbers decide alone.
     """
     signatures = np.empty((len(texts), NUM_COLUMNS), DTYPE)
     if not texts:
@@ -73,8 +80,10 @@ def sign(texts: list[str]) -> np.ndarray:
     shingles = [[*map(" ".join, zip(w, w[1:], w[2:], strict=False))] or [" ".join(w)] for w in split]
     hashes = rensa.RMinHash.digest_matrix_from_token_sets(shingles, NUM_HASHES, _SEED).to_rows()
     signatures[:, :NUM_HASHES] = np.array(hashes, DTYPE)
-    numbers = b"".join(hashlib.blake2b(_join_numbers(words), digest_size=8).digest() for words in split)
-    signatures[:, NUM_HASHES:] = np.frombuffer(numbers, "<u4").reshape(-1, 2)
+    finals = [" ".join(split_words(extract(answer) or answer)) for answer in answers or [""] * len(texts)]
+    exact = (f"{_join_numbers(words)}\n{final}".encode() for words, final in zip(split, finals, strict=True))
+    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in exact)
+    signatures[:, NUM_HASHES:] = np.frombuffer(digests, "<u4").reshape(-1, 2)
     return signatures
 
 
@@ -83,8 +92,8 @@ def find_near_duplicates(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the rows that repeat an earlier one.
 
-    In order, a row is dropped if it has the same numbers as an earlier row that is kept, and at least the share
-    `similarity` of equal hashes. So of a chain a ~ b ~ c, where a and c are not alike, b is dropped, a and c stay.
+    In order, a row is dropped if it has the numbers and the answer of an earlier row that is kept, and at least the
+    share `similarity` of equal hashes. So of a chain a ~ b ~ c, with a and c not alike, only b is dropped.
 
     Rows meet where a band of r hashes is equal; there are 128 // r bands, and r is the largest with which two rows
     exactly at the threshold meet with probability 1 - (1 - similarity**r) ** (128 // r) >= 0.99. At 0.8 that is 21
@@ -128,8 +137,8 @@ def rows_in_band(similarity: float) -> int:
     return next(fitting, 1)
 
 
-def _join_numbers(words: list[str]) -> bytes:
-    return " ".join([_NUMBERS.get(w, w) for w in words if w[0].isdigit() or w in _NUMBERS]).encode()
+def _join_numbers(words: list[str]) -> str:
+    return " ".join([_NUMBERS.get(word, word) for word in words if word in _NUMBERS or word[0].isdigit()])
 
 
 def _drop_copies(signatures: np.ndarray, active: np.ndarray, of: np.ndarray, found: np.ndarray) -> np.ndarray:
@@ -160,7 +169,7 @@ def _play_round(signatures, active, similarity: float, largest: int, of: np.ndar
 def _find_runs(signatures, active: np.ndarray, band: slice, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns members and, to each, the first of its run; both are places in `active`.
 
-    A run is 2 to `largest` rows that have the same hashes in the band, and the same numbers.
+    A run is 2 to `largest` rows that have the same hashes in the band, the same numbers and the same answer.
     """
     keys = np.empty(len(active), np.uint64)
     for chunk in _chunks(len(active)):
@@ -176,7 +185,7 @@ def _find_runs(signatures, active: np.ndarray, band: slice, largest: int) -> tup
 
 
 def _mix(rows: np.ndarray, band: slice) -> np.ndarray:
-    """Returns 64 bits for each row's band and numbers."""
+    """Returns 64 bits for each row's band, numbers and answer."""
     mixed = rows[:, NUM_HASHES].astype(np.uint64) << np.uint64(32) | rows[:, NUM_HASHES + 1]
     for column in range(band.start, band.stop):
         mixed = (mixed ^ rows[:, column]) * np.uint64(0x9E3779B97F4A7C15)
