@@ -1,0 +1,118 @@
+"""Contamination: training prompts that give a test problem away, whatever their numbers.
+
+Two prompts share a run of n words (13 by default) of what is left without case, punctuation, operators, LaTeX's
+backslashes and drawings, with every number, or row of them, read as "#". So a test problem with other numbers is found
+too: so look most copies of GSM8K and MATH. Two kinds of runs say nothing and do not count:
+
+    formulas     at most half of the n words differ from each other, such as "x # x # x # x"
+    boilerplate  in more than three test problems and more than 1 % of them, such as "read the input from ..."
+
+A test prompt is also looked for whole, with its numbers and operators, anywhere in the training prompt (below six
+words: as all of it). That is all for a short one such as "Compute sin 135": other numbers are another exercise.
+
+This does not see paraphrases and translations, nor a test problem in the reasoning: only prompts are compared. Of a
+test set made from a few forms every run is boilerplate, and whole copies alone are found.
+"""
+
+import re
+from collections import Counter
+from itertools import accumulate
+
+from tiny_reasoning_jax.data.duplicates import split_words
+
+_BOILERPLATE_PROBLEMS, _BOILERPLATE_SHARE = 3, 0.01  # a run in more test problems than both say gives none away
+_HEAD = 6  # words by which whole test prompts are looked up
+
+_DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
+
+
+class EvaluationText:
+    """What must not be trained on: runs of words of the test problems. About 5 KB for a problem of 45 words."""
+
+    def __init__(self, ngram: int):
+        """Takes the words in a run, 1 or more."""
+        assert ngram >= 1
+        self._ngram = ngram
+        self._ids: list[str] = []
+        self._frames: list[str] = []
+        self._holder: dict[str, int] = {}  # run -> the first test problem that has it
+        self._repeats: Counter[str] = Counter()  # run -> further test problems that have it
+        self._whole: dict[str, list[tuple[str, int]]] = {}  # first words -> whole prompts that begin so
+
+    def add(self, problem_id: str, prompt: str) -> None:
+        """Adds a test problem."""
+        number = len(self._ids)
+        words = split_words(prompt)
+        frame = _frame(prompt, words)
+        self._ids.append(problem_id)
+        self._frames.append(f" {' '.join(frame)} ")
+        runs = [
+            run
+            for start, run in enumerate(_runs(frame, self._ngram))
+            if len(set(frame[start : start + self._ngram])) > self._ngram // 2
+        ]
+        for run in dict.fromkeys(runs):
+            if run in self._holder:
+                self._repeats[run] += 1
+            else:
+                self._holder[run] = number
+        if words:
+            self._whole.setdefault(" ".join(words[:_HEAD]), []).append((" ".join(words), number))
+
+    def find(self, prompt: str) -> tuple[str, str] | None:
+        """Returns the id of a test problem that a prompt gives away, and the words that they share; or None.
+
+        The words are as they were compared: the longest run that begins with the first shared one.
+        """
+        words = split_words(prompt)
+        frame = _frame(prompt, words)
+        runs = _runs(frame, self._ngram)
+        if not self._holder.keys().isdisjoint(runs):
+            for start, run in enumerate(runs):
+                if run in self._holder and not self._is_boilerplate(run):
+                    number = self._holder[run]
+                    return self._ids[number], self._extend(frame, start, number)
+        heads = _runs(words, _HEAD) or [" ".join(words)]
+        if not self._whole.keys().isdisjoint(heads):
+            text = f" {' '.join(words)} "
+            for head in heads:
+                for whole, number in self._whole.get(head, ()):
+                    if f" {whole} " in text:
+                        return self._ids[number], whole
+        return None
+
+    def _is_boilerplate(self, run: str) -> bool:
+        num_problems = 1 + self._repeats.get(run, 0)
+        return num_problems > max(_BOILERPLATE_PROBLEMS, _BOILERPLATE_SHARE * len(self._ids))
+
+    def _extend(self, frame: list[str], start: int, number: int) -> str:
+        shared = " ".join(frame[start : start + self._ngram])
+        for word in frame[start + self._ngram :]:
+            if f" {shared} {word} " not in self._frames[number]:
+                break
+            shared = f"{shared} {word}"
+        return shared
+
+
+def _frame(prompt: str, words: list[str]) -> list[str]:
+    """Returns the words that count, a number or a row of numbers as "#"."""
+    if "[asy]" in prompt:
+        words = split_words(_DRAWING.sub(" ", prompt))
+    frame, last = [], ""
+    for word in words:
+        if word[0].isdigit():
+            word = "#"
+            if last == "#":
+                continue
+        elif not word[0].isalpha():
+            continue
+        frame.append(word)
+        last = word
+    return frame
+
+
+def _runs(words: list[str], length: int) -> list[str]:
+    """Returns every run of so many words; cut out of one text, which is faster than to join each."""
+    text = " ".join(words)
+    starts = [0, *accumulate(len(word) + 1 for word in words)]
+    return [text[start : end - 1] for start, end in zip(starts, starts[length:], strict=False)]
