@@ -16,18 +16,20 @@ _OPERATORS = {
 }  # fmt: skip
 
 
-def _find(pattern: str, prompt: str) -> tuple[str, ...]:
+def find(pattern: str, prompt: str) -> tuple[str, ...]:
+    """The groups of a pattern in a prompt. Raises ValueError where it is not found."""
     found = re.search(pattern, prompt)
     if found is None:
         raise ValueError(f"cannot read this prompt: {prompt!r}")
     return found.groups()
 
 
-def _integers(text: str) -> list[int]:
+def integers(text: str) -> list[int]:
+    """All whole numbers of a text, with their signs."""
     return [int(number) for number in re.findall(r"-?\d+", text)]
 
 
-def _value(expression: str, **letters: int) -> Fraction:
+def evaluate(expression: str, **letters: int) -> Fraction:
     """The exact value of a school expression such as 3x^2-2(y+1)."""
     text = re.sub(r"(?<=[\dxyz)])(?=[xyz(])", "*", expression).replace("^", "**")
 
@@ -47,82 +49,82 @@ def _value(expression: str, **letters: int) -> Fraction:
 
 def solve_expression(prompt: str) -> str:
     """Sums, products, fractions: the one expression of the prompt."""
-    return str(_value(*_find(r"(?:Find|is|Compute) ([-+*/\d]+)[.?]$", prompt)))
+    return str(evaluate(*find(r"(?:Find|is|Compute) ([-+*/\d]+)[.?]$", prompt)))
 
 
 def solve_percent(prompt: str) -> str:
     """A percentage of a number, or a price after its changes, for as many items as are bought."""
     if " of " in prompt and "price" not in prompt:
-        rate, base = _find(r"(\d+)% of (\d+)[.?]", prompt)
+        rate, base = find(r"(\d+)% of (\d+)[.?]", prompt)
         return str(Fraction(int(rate) * int(base), 100))
-    (price,) = _find(r"(?:price of|price is|price of a lamp is|at|lamp costs|is) (\d+)", prompt)
+    (price,) = find(r"(?:price of|price is|price of a lamp is|at|lamp costs|is) (\d+)", prompt)
     value = Fraction(price)
     for word, rate in re.findall(r"(rises|falls) by (\d+)%", prompt):
         value *= 1 + Fraction(int(rate) if word == "rises" else -int(rate), 100)
     if "lamp" in prompt:
-        value *= int(_find(r"(?:What do|cost of|Ann buys) (\d+)", prompt)[0])
+        value *= int(find(r"(?:What do|cost of|Ann buys) (\d+)", prompt)[0])
     return str(value)
 
 
 def solve_linear(prompt: str) -> str:
     """A linear equation from the values of its two sides at x=0 and x=1."""
-    left, right = _find(r"([-+()\dx]+)=([-+()\dx]+)", prompt)
-    at0, at1 = (_value(left, x=x) - _value(right, x=x) for x in (0, 1))
+    left, right = find(r"([-+()\dx]+)=([-+()\dx]+)", prompt)
+    at0, at1 = (evaluate(left, x=x) - evaluate(right, x=x) for x in (0, 1))
     return str(at0 / (at0 - at1))
 
 
 def solve_evaluate(prompt: str) -> str:
     """An expression at given letters."""
     letters = {letter: int(value) for letter, value in re.findall(r"([xyz])=(-?\d+)", prompt)}
-    return str(_value(*_find(r"(?:Find|what is) ([^ ?]+?)[.?]?(?: |$)", prompt), **letters))
+    return str(evaluate(*find(r"(?:Find|what is) ([^ ?]+?)[.?]?(?: |$)", prompt), **letters))
 
 
 def solve_sequence(prompt: str) -> str:
     """Continues the shown terms by their differences, then reads off what is asked."""
-    values = _integers(_find(r"((?:\d+,)+)\.\.\.", prompt)[0])
+    values = integers(find(r"((?:\d+,)+)\.\.\.", prompt)[0])
     second = values[-1] - 2 * values[-2] + values[-3]
     while len(values) < 60:
         values.append(2 * values[-1] - values[-2] + second)
     if "next" in prompt:
         return str(values[prompt.split("...")[0].count(",")])
     if "sum of the first" in prompt:
-        return str(sum(values[: int(_find(r"first (\d+)", prompt)[0])]))
+        return str(sum(values[: int(find(r"first (\d+)", prompt)[0])]))
     if "sum of terms" in prompt:
-        first, last = map(int, _find(r"terms (\d+) to (\d+)", prompt))
+        first, last = map(int, find(r"terms (\d+) to (\d+)", prompt))
         return str(sum(values[first - 1 : last]))
-    return str(values[int(_find(r"term (\d+)", prompt)[0]) - 1])
+    return str(values[int(find(r"term (\d+)", prompt)[0]) - 1])
 
 
 def solve_system(prompt: str) -> str:
     """Two linear equations by Cramer's rule on sampled coefficients."""
     rows = []
     for left, right in re.findall(r"([-+\dxy]+)=([-+\dxy]+)", prompt):
-        at0, at_x, at_y = (_value(left, x=x, y=y) - _value(right, x=x, y=y) for x, y in ((0, 0), (1, 0), (0, 1)))
+        at0, at_x, at_y = (evaluate(left, x=x, y=y) - evaluate(right, x=x, y=y) for x, y in ((0, 0), (1, 0), (0, 1)))
         rows.append((at_x - at0, at_y - at0, -at0))
     (a, b, e), (c, d, f) = rows
     x, y = (e * d - b * f) / (a * d - b * c), (a * f - e * c) / (a * d - b * c)
-    (asked,) = _find(r"(?:Find|what is) (x\+y|x-y|xy|x|y)(?:[.?]| if)", prompt)
+    (asked,) = find(r"(?:Find|what is) (x\+y|x-y|xy|x|y)(?:[.?]| if)", prompt)
     return str({"x": x, "y": y, "x+y": x + y, "x-y": x - y, "xy": x * y}[asked])
 
 
 def solve_rectangle(prompt: str) -> str:
     """Rectangles by counting cells and trying sides."""
     if "other side" in prompt:
-        kind, given = _find(r"(area|perimeter)(?: is)? (\d+)", prompt)
-        (side,) = _find(r"(?:one side|rectangle is) (\d+)", prompt)
+        kind, given = find(r"(area|perimeter)(?: is)? (\d+)", prompt)
+        (side,) = find(r"(?:one side|rectangle is) (\d+)", prompt)
         for other in range(1, 1000):
             if int(given) == (int(side) * other if kind == "area" else 2 * int(side) + 2 * other):
                 return str(other)
         raise ValueError(f"no side fits: {prompt!r}")
     if "path" in prompt:
-        a, b = map(int, _find(r"garden (?:is )?(\d+) by (\d+)", prompt))
-        width, cost = (int(_find(p, prompt)[0]) for p in (r"path (\d+) wide", r"(?:costs|at) (\d+)"))
+        a, b = map(int, find(r"garden (?:is )?(\d+) by (\d+)", prompt))
+        width, cost = (int(find(p, prompt)[0]) for p in (r"path (\d+) wide", r"(?:costs|at) (\d+)"))
         return str(((a + 2 * width) * (b + 2 * width) - a * b) * cost)
     if "hole" in prompt:
-        a, b = map(int, _find(r"rectangle of (\d+) by (\d+)", prompt))
-        c, d = map(int, _find(r"hole of (\d+) by (\d+)", prompt))
+        a, b = map(int, find(r"rectangle of (\d+) by (\d+)", prompt))
+        c, d = map(int, find(r"hole of (\d+) by (\d+)", prompt))
         return str(sum(1 for i in range(a) for j in range(b) if i >= c or j >= d))
-    a, b = map(int, _find(r"(\d+) by (\d+)", prompt))
+    a, b = map(int, find(r"(\d+) by (\d+)", prompt))
     return str(sum(1 for _ in range(a) for _ in range(b)) if "area" in prompt else a + b + a + b)
 
 
@@ -131,11 +133,11 @@ def solve_angles(prompt: str) -> str:
     if "largest" in prompt:
         terms = re.findall(r"\d*x(?:[-+]\d+)?", prompt)
         for x in range(1, 180):
-            sizes = [_value(term, x=x) for term in terms]
+            sizes = [evaluate(term, x=x) for term in terms]
             if sum(sizes) == 180:
                 return str(max(sizes))
         raise ValueError(f"no x fits: {prompt!r}")
-    known = _integers(_find(r"(?:angles|are) (\d[\d, and]*\d)", prompt)[0])
+    known = integers(find(r"(?:angles|are) (\d[\d, and]*\d)", prompt)[0])
     return str(180 * (len(known) - 1) - sum(known))
 
 
@@ -175,7 +177,7 @@ def solve_draw(prompt: str) -> str:
     """Chances of drawn balls, counted over every ball or every ordered pair of balls."""
     counts = re.findall(r"(\d+) (red|blue|green|white)", prompt)
     bag = [colour for count, colour in counts for _ in range(int(count))]
-    (event,) = _find(r"hance of (.+?)(?:\?| from| if)", prompt)
+    (event,) = find(r"hance of (.+?)(?:\?| from| if)", prompt)
     colours = re.findall(r"red|blue|green|white", event)
     if "taken" not in prompt:
         good = sum((ball in colours) != event.startswith("not") for ball in bag)
@@ -190,16 +192,16 @@ def solve_draw(prompt: str) -> str:
 
 def solve_dice(prompt: str) -> str:
     """Chances of rolls, counted over every outcome."""
-    (event,) = _find(r"hance of (.+?)(?:\?|\.| on a die)", prompt)
-    (bound,) = _integers(event)[-1:]
+    (event,) = find(r"hance of (.+?)(?:\?|\.| on a die)", prompt)
+    (bound,) = integers(event)[-1:]
     if "Two dice" in prompt or "two dice" in prompt:
-        a, b = map(int, _find(r"(\d+) and (\d+) sides", prompt))
-        given = _find(r"shows over (\d+)", prompt)[0] if "shows" in prompt else 0
+        a, b = map(int, find(r"(\d+) and (\d+) sides", prompt))
+        given = find(r"shows over (\d+)", prompt)[0] if "shows" in prompt else 0
         sums = [i + j for i in range(int(given) + 1, a + 1) for j in range(1, b + 1)]
         return str(Fraction(sum(s == bound or ("least" in event and s > bound) for s in sums), len(sums)))
-    rolls = range(1, int(_find(r"(\d+) sides", prompt)[0]) + 1)
+    rolls = range(1, int(find(r"(\d+) sides", prompt)[0]) + 1)
     if "multiple" in event:
-        good = [roll for roll in rolls if roll % _integers(event)[0] == 0 and roll > bound]
+        good = [roll for roll in rolls if roll % integers(event)[0] == 0 and roll > bound]
     else:
         good = [roll for roll in rolls if (roll > bound if "over" in event else roll < bound)]
     return str(Fraction(len(good), len(rolls)))
@@ -208,10 +210,10 @@ def solve_dice(prompt: str) -> str:
 def solve_expect(prompt: str) -> str:
     """Means of listed or counted tickets, and mean gains of games."""
     if "You win" in prompt:
-        win, p, q, lose = map(int, _find(r"win (\d+) with chance (\d+)/(\d+) and else lose (\d+)", prompt))
+        win, p, q, lose = map(int, find(r"win (\d+) with chance (\d+)/(\d+) and else lose (\d+)", prompt))
         mean = Fraction(p * win - (q - p) * lose, q)
-        mean -= int(_find(r"round costs (\d+)", prompt)[0]) if "costs" in prompt else 0
-        return str(mean * (int(_find(r"in (\d+) rounds", prompt)[0]) if "rounds" in prompt else 1))
+        mean -= int(find(r"round costs (\d+)", prompt)[0]) if "costs" in prompt else 0
+        return str(mean * (int(find(r"in (\d+) rounds", prompt)[0]) if "rounds" in prompt else 1))
     counted = re.findall(r"(\d+) of (\d+)", prompt)
-    tickets = [int(value) for count, value in counted for _ in range(int(count))] or _integers(prompt)
+    tickets = [int(value) for count, value in counted for _ in range(int(count))] or integers(prompt)
     return str(Fraction(sum(tickets), len(tickets)))

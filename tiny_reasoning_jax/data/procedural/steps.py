@@ -172,6 +172,27 @@ def divide(a: int, b: int) -> list[str]:
     return lines + [f"{a}/{b}={a // b}"]
 
 
+def divide_with_rest(a: int, b: int) -> list[str]:
+    """Lines of a division that may leave a rest (b > 0); the last one is "a=quotient*b+rest"."""
+    lines, rest = [], 0
+    if a > 12 * b:
+        for digit in str(a):
+            rest = rest * 10 + int(digit)
+            if rest >= b or lines:
+                lines.append(f"{rest}={rest // b}*{b}+{rest % b}")
+            rest %= b
+    return lines + [f"{a}={a // b}*{b}+{a % b}"]
+
+
+def euclid(a: int, b: int) -> tuple[list[str], int]:
+    """Euclid's steps, from the larger number down to the rest 0, and the greatest common divisor."""
+    lines, big, small = [], max(a, b), min(a, b)
+    while small > 0:
+        lines.append(f"{big}={big // small}*{small}+{big % small}")
+        big, small = small, big % small
+    return lines, big
+
+
 def reduce(p: int, q: int) -> list[str]:
     """Lines that bring p/q (q > 0) to lowest terms; the last one ends with the reduced fraction.
 
