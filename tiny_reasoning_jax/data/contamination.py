@@ -5,7 +5,8 @@ backslashes and drawings, with every number, or row of them, read as "#". So a t
 too: so look most copies of GSM8K and MATH. Two kinds of runs say nothing and do not count:
 
     formulas     at most half of the n words differ from each other, such as "x # x # x # x"
-    boilerplate  in more than three test problems and more than 1 % of them, such as "read the input from ..."
+    boilerplate  in more than three test problems and more than 1 % of them, such as "read the input from ...", or
+                 more than half made of words that stand in such runs
 
 A test prompt is also looked for whole, with its numbers and operators, anywhere in the training prompt (below six
 words: as all of it). That is all for a short one such as "Compute sin 135": other numbers are another exercise.
@@ -14,7 +15,6 @@ This does not see paraphrases and translations, nor a test problem in the reason
 test set made from a few forms every run is boilerplate, and whole copies alone are found.
 """
 
-import re
 from collections import Counter
 from itertools import accumulate
 
@@ -22,8 +22,6 @@ from tiny_reasoning_jax.data.duplicates import split_words
 
 _BOILERPLATE_PROBLEMS, _BOILERPLATE_SHARE = 3, 0.01  # a run in more test problems than both say gives none away
 _HEAD = 6  # words by which whole test prompts are looked up
-
-_DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
 
 
 class EvaluationText:
@@ -68,10 +66,10 @@ class EvaluationText:
         frame = _frame(prompt, words)
         runs = _runs(frame, self._ngram)
         if not self._holder.keys().isdisjoint(runs):
-            for start, run in enumerate(runs):
-                if run in self._holder and not self._is_boilerplate(run):
-                    number = self._holder[run]
-                    return self._ids[number], self._extend(frame, start, number)
+            start = self._choose(runs)
+            if start is not None:
+                number = self._holder[runs[start]]
+                return self._ids[number], self._extend(frame, start, number)
         heads = _runs(words, _HEAD) or [" ".join(words)]
         if not self._whole.keys().isdisjoint(heads):
             text = f" {' '.join(words)} "
@@ -79,6 +77,16 @@ class EvaluationText:
                 for whole, number in self._whole.get(head, ()):
                     if f" {whole} " in text:
                         return self._ids[number], whole
+        return None
+
+    def _choose(self, runs: list[str]) -> int | None:
+        """Returns where the first run begins that gives a test problem away."""
+        shared = [start for start, run in enumerate(runs) if run in self._holder]
+        form = [start for start in shared if self._is_boilerplate(runs[start])]
+        struck = {place for start in form for place in range(start, start + self._ngram)}
+        for start in shared:
+            if sum(place in struck for place in range(start, start + self._ngram)) <= self._ngram // 2:
+                return start
         return None
 
     def _is_boilerplate(self, run: str) -> bool:
@@ -97,7 +105,8 @@ class EvaluationText:
 def _frame(prompt: str, words: list[str]) -> list[str]:
     """Returns the words that count, a number or a row of numbers as "#"."""
     if "[asy]" in prompt:
-        words = split_words(_DRAWING.sub(" ", prompt))
+        text, *drawings = prompt.split("[asy]")
+        words = split_words(" ".join([text, *(drawing.rpartition("[/asy]")[2] for drawing in drawings)]))
     frame, last = [], ""
     for word in words:
         if word[0].isdigit():
