@@ -2,12 +2,17 @@
 
 from setuptools import find_packages, setup
 
+HUB = [
+    "datasets>=4",  # streams the data sets of the Hugging Face hub
+    "pyarrow>=17",  # reads Parquet files
+]
 TEST = [
     "pytest>=8",
     "torch==2.13.0",  # the independent reference, transformers' Qwen3 in float32; looser pins fetch a CUDA build
     "chex>=0.1.90",  # compares trees of arrays leaf by leaf, and names the leaf that differs
     "beartype",  # checks jaxtyping's shapes while tests run
     "safetensors>=0.5",  # reads what the converter wrote, with the library that everybody else reads it with
+    *HUB,  # the readers are tested with the library itself, without a network
     "sympy",  # checks algebraic answers without sharing code with the generators
 ]
 DEV = ["ruff==0.17.6"]  # one formatter and linter; pinned, because its format is part of CI
@@ -41,6 +46,7 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        "hub": HUB,
         "test": TEST,
         "dev": TEST + DEV,
     },

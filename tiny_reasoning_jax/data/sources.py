@@ -1,116 +1,81 @@
-"""Foreign data: JSONL files, one record a line, read as `Problem`s.
+"""Foreign data: where records come from. A source is one of
 
-Two forms are recognised, by their keys:
+    a file              .jsonl, .json, .parquet; .jsonl.gz and .json.gz
+    a folder            all such files in it and below, in the order of their names
+    a hub id            "org/name", "org/name:config" or "org/name:config:split"; split is "train" unless named
 
-    {"question": "...", "answer": "steps with <<48/2=24>> marks\\n#### 72"}                      GSM8K
-    {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}  messages
-
-Either may carry `difficulty` (1 to 5) and `category` (a word); null is as good as none. A record that cannot
-be used becomes a `Dropped` with the reason; nothing is guessed, cut or passed over silently.
+All are streamed: memory holds a bounded piece. A record that cannot be used becomes a `Dropped` with the reason; a
+source that breaks off is an error and never taken for one that ended. What exists here comes before the hub.
 """
 
 import hashlib
-import json
-import re
 import unicodedata
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from tiny_reasoning_jax.data.problems import DIFFICULTIES, Dropped, Problem
+from tiny_reasoning_jax.data.files import SUFFIXES, Raw, read_file
+from tiny_reasoning_jax.data.formats import check_format, parse_record
+from tiny_reasoning_jax.data.hub import find_revision, parse_hub_id, stream_hub
+from tiny_reasoning_jax.data.problems import Dropped, Problem
 from tiny_reasoning_jax.errors import UserError
 
-DIFFICULTY_RULE = (
-    "the record's own difficulty if it has one; otherwise, in GSM8K form, by steps (lines before ####): "
-    "up to 2 is 1, 3 is 2, 4 is 3, 5 is 4, more is 5; in messages form 3"
-)
-
-_CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
-_THOUSANDS_COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+_DIGEST_CHARS = 16  # of a sha256, as a mark
 
 
-class _Unusable(Exception):
-    """Carries the reason out of a parser; never leaves this module."""
+def read_source(spec: str, format: str = "auto", key: str = "data.source") -> Iterator[Problem | Dropped]:
+    """Reads a source record by record.
 
-
-def read_jsonl(path: Path) -> Iterator[Problem | Dropped]:
-    """Reads a JSONL file line by line; blank lines are no records.
-
-    Ids are "<file name>:<line number>".
-
-    Raises:
-      UserError: the file does not exist or is not a file.
-    """
-    if not path.is_file():
-        raise UserError(
-            f"data file {str(path)!r} does not exist or is no file; give a JSONL file, one record a line, "
-            'or data.source="procedural"'
-        )
-    return _read_lines(path)
-
-
-def parse_record(record: object, record_id: str, source: str) -> Problem | Dropped:
-    """Reads one decoded JSON value in whichever form it has."""
-    try:
-        prompt, reasoning, answer, form = _parse_form(record)
-        if not prompt or not answer:
-            raise _Unusable("empty")
-        if not reasoning:
-            raise _Unusable("no reasoning")
-        if not _is_unicode(prompt + reasoning + answer):
-            raise _Unusable("invalid characters")
-        difficulty, category = record.get("difficulty"), record.get("category")
-        if difficulty is None:
-            difficulty = _grade(form, reasoning)
-        if category is None:
-            category = "arithmetic" if form == "gsm8k" else "other"
-        if type(difficulty) is not int or difficulty not in DIFFICULTIES:
-            raise _Unusable("difficulty not 1 to 5")
-        if not isinstance(category, str) or not category.strip() or not _is_unicode(category):
-            raise _Unusable("category not a word")
-    except _Unusable as unusable:
-        return Dropped(record_id, str(unusable))
-    return Problem(record_id, category.strip(), difficulty, prompt, reasoning, answer, source)
-
-
-def read_splits(data) -> Iterator[tuple[str, Problem | Dropped]]:
-    """Yields every record with its split: the test file's, if there is one, then the source's.
-
-    Validation, and test where there is no file, are those source problems whose prompts have the smallest
-    hashes, at most a tenth of the problems each: a choice that depends on neither seed nor order.
+    Ids are "<file>:<line or row>", with the path inside the folder where a folder was given, or "<hub id>:<row>".
 
     Args:
-      data: the section config.data.
+      spec: the source; see the module.
+      format: a name in `formats.FORMATS`, or "auto".
+      key: the setting that it stands in, for messages.
+
+    Raises:
+      UserError: on the call, if the source does not exist, holds no readable file or `format` is unknown; while
+        reading, if a file is damaged or the hub breaks off.
     """
-    path, test_path = Path(data.source).expanduser(), find_test_file(data)
-    test_keys = array("Q")
-    if test_path:
-        for record in read_jsonl(test_path):
-            if isinstance(record, Problem):
-                test_keys.append(hash_prompt(record.prompt))
-            yield "test", record
-    keys = array("Q", (hash_prompt(r.prompt) for r in read_jsonl(path) if isinstance(r, Problem)))
-    distinct = np.setdiff1d(np.asarray(keys, np.uint64), np.asarray(test_keys, np.uint64))  # in rising order
-    tenth = max(1, len(distinct) // 10)
-    num_test = 0 if test_path else min(data.num_test, tenth)
-    held_out = distinct[: num_test + min(data.num_validation, tenth)].tolist()
-    splits = {key: "test" if rank < num_test else "validation" for rank, key in enumerate(held_out)}
-    for record in read_jsonl(path):
-        if isinstance(record, Problem):
-            yield splits.get(hash_prompt(record.prompt), "train"), record
-        else:
-            yield "train", record
+    check_format(format)
+    files = _find_files(spec, key)
+    if files is None:
+        hub_id = parse_hub_id(spec)
+        return _parse(((raw, hub_id.name) for raw in stream_hub(hub_id, spec, key)), format)
+    return _parse(((raw, name) for path, name in files for raw in read_file(path, "_".join(name.split()))), format)
 
 
-def find_test_file(data) -> Path | None:
-    """Returns the file of test problems, or None where they are held out from the source."""
-    if data.test_source != "auto":
-        return Path(data.test_source).expanduser()
-    path = Path(data.source).expanduser()
-    sibling = path.with_name("test.jsonl")
-    return sibling if path.name == "train.jsonl" and sibling.is_file() else None
+def _parse(raws: Iterator[tuple[Raw, str]], format: str) -> Iterator[Problem | Dropped]:
+    for raw, name in raws:
+        yield raw if isinstance(raw, Dropped) else parse_record(raw[1], raw[0], name, format)
+
+
+def mark_source(spec: str, key: str = "data.source") -> str:
+    """Returns what changes when the source's content does: names and sha256 of files, or the hub's revision.
+
+    Raises:
+      UserError: the source does not exist, or the hub does not tell.
+    """
+    files = _find_files(spec, key)
+    if files is None:
+        return f"{spec} at revision {find_revision(parse_hub_id(spec), spec, key)}"
+    digests = []
+    for path, name in files:
+        with path.open("rb") as file:
+            digests.append((name, hashlib.file_digest(file, "sha256").hexdigest()))
+    if Path(spec).expanduser().is_file():
+        return f"{digests[0][0]} with sha256 {digests[0][1][:_DIGEST_CHARS]}"
+    digest = hashlib.sha256("".join(f"{name}\0{digest}\n" for name, digest in digests).encode()).hexdigest()
+    return f"{Path(spec).name}, {len(digests)} files, with sha256 {digest[:_DIGEST_CHARS]}"
+
+
+def find_test_source(spec: str) -> str | None:
+    """Returns the test problems beside a source: test.jsonl beside train.jsonl, the folder test beside train; or None.
+
+    The name must begin with "train"; everything behind it is the same ("-00000-of-00001.parquet").
+    """
+    path = Path(spec).expanduser()
+    test = path.with_name("test" + path.name.removeprefix("train"))
+    return str(test) if path.name.startswith("train") and path.exists() and test.exists() else None
 
 
 def hash_prompt(prompt: str) -> int:
@@ -119,100 +84,36 @@ def hash_prompt(prompt: str) -> int:
     return int.from_bytes(hashlib.blake2b(normal.encode(), digest_size=8).digest(), "little")
 
 
-def _read_lines(path: Path) -> Iterator[Problem | Dropped]:
-    # Ids are kept one a line, so they hold no white space.
-    name = "_".join(path.name.split())
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            record_id = f"{name}:{number}"
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):  # not JSON, not UTF-8, or nested beyond reason
-                yield Dropped(record_id, "not JSON")
-                continue
-            yield parse_record(record, record_id, source=path.name)
+def _find_files(spec: str, key: str) -> list[tuple[Path, str]] | None:
+    """Returns a local source's files with their names inside it; None for a hub id."""
+    path = Path(spec).expanduser()
+    if path.is_file() and path.name.endswith(SUFFIXES):
+        return [(path, path.name)]
+    if path.is_dir():
+        return _list_folder(path, key)
+    if path.exists() or path.name.endswith(SUFFIXES) or parse_hub_id(spec) is None:
+        problem = "has an unknown suffix" if path.exists() else "does not exist"
+        raise UserError(
+            f"{key}={spec!r} {problem}; give a file ({', '.join(SUFFIXES)}), a folder of them, a hub id "
+            '("org/name:config:split"), or "procedural"'
+        )
+    return None
 
 
-def _parse_form(record: object) -> tuple[str, str, str, str]:
-    """Returns prompt, reasoning, answer and the name of the form."""
-    if isinstance(record, dict):
-        if isinstance(record.get("messages"), list):
-            return *_parse_messages(record["messages"]), "messages"
-        if isinstance(record.get("question"), str) and isinstance(record.get("answer"), str):
-            return *_parse_gsm8k(record["question"], record["answer"]), "gsm8k"
-    raise _Unusable("unknown form")
+def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
+    """Hidden files and folders, such as the hub's .cache, are passed over."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    files = [(folder / name, name) for name in names if name.endswith(SUFFIXES)]
+    if not files:
+        others = ", ".join(sorted({Path(name).suffix or name for name in names})) or "nothing"
+        raise UserError(
+            f"{key}={str(folder)!r} is a folder without any {', '.join(SUFFIXES)}; it holds {others}. Give a folder "
+            "with data files, or convert them to JSON lines"
+        )
+    return files
 
 
-def _parse_gsm8k(question: str, worked: str) -> tuple[str, str, str]:
-    if not question.strip() or not worked.strip():
-        raise _Unusable("empty")
-    steps, answer = _split_final_answer(worked)
-    return question.strip(), _CALCULATOR_MARK.sub("", steps), answer
-
-
-def _parse_messages(messages: list) -> tuple[str, str, str]:
-    """A system text goes in front of the user's, so that nothing the problem needs is lost.
-
-    A conversation with several user turns is no single problem: its last question may not stand alone.
-    """
-    if not all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in messages):
-        raise _Unusable("unknown form")
-    roles = [turn.get("role") for turn in messages]
-    if roles.count("user") > 1:
-        raise _Unusable("several user turns")
-    if roles in (["user"], ["system", "user"]):
-        raise _Unusable("no final answer")
-    if roles not in (["user", "assistant"], ["system", "user", "assistant"]):
-        raise _Unusable("unknown form")
-    parts = [turn["content"].strip() for turn in messages[:-1]]
-    if not parts[-1]:
-        raise _Unusable("empty")
-    reasoning, content = _split_reasoning(messages[-1])
-    if "\\boxed{" not in content:
-        text, answer = _split_final_answer(content)
-        boxed = f"\\boxed{{{answer}}}"
-        # Without a <think> part the text before #### is the reasoning, as in GSM8K form.
-        reasoning, content = (reasoning, f"{text}\n\n{boxed}".strip()) if reasoning else (text, boxed)
-    return "\n\n".join(part for part in parts if part), reasoning, content
-
-
-def _split_reasoning(turn: dict) -> tuple[str, str]:
-    """Returns an assistant turn's reasoning ("" if it has none) and the rest of it."""
-    content = turn["content"].strip()
-    if isinstance(turn.get("reasoning_content"), str):
-        return turn["reasoning_content"].strip(), content
-    if "</think>" in content:
-        reasoning, _, content = content.partition("</think>")
-        return reasoning.strip().removeprefix("<think>").strip(), content.strip()
-    if "<think>" in content:  # cut off before it came to an answer
-        raise _Unusable("no final answer")
-    return "", content
-
-
-def _split_final_answer(text: str) -> tuple[str, str]:
-    """Splits "steps #### 1,600" into "steps" and "1600"."""
-    steps, _, answer = text.rpartition("####")
-    if not steps.strip() and not answer.strip():
-        raise _Unusable("empty")
-    if "####" not in text or not answer.strip():
-        raise _Unusable("no final answer")
-    return steps.strip(), _THOUSANDS_COMMA.sub("", answer.strip())
-
-
-def _grade(form: str, reasoning: str) -> int:
-    """Returns the difficulty of a record that names none. See DIFFICULTY_RULE."""
-    if form != "gsm8k":
-        return 3
-    num_steps = sum(1 for line in reasoning.splitlines() if line.strip())
-    return min(max(num_steps - 1, 1), 5)
-
-
-def _is_unicode(text: str) -> bool:
-    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+def read_jsonl(path: Path) -> Iterator[Problem | Dropped]:
+    """Reads one local file; `read_source` by path."""
+    return read_source(str(path))
