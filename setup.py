@@ -46,6 +46,9 @@ setup(
         "cuda13": ["jax[cuda13]>=0.10"],
         "cuda12": ["jax[cuda12]>=0.10"],
         "tpu": ["jax[tpu]>=0.10"],
+        # Problems and verifiers for evaluation; 230 MB with what it pulls in, and needs a C compiler: not in `test`.
+        # Pinned, because another version makes other items.
+        "gym": ["reasoning-gym==0.1.25"],
         "hub": HUB,
         "test": TEST,
         "dev": TEST + DEV,
