@@ -1,16 +1,13 @@
-"""Independent answers for logic and code, from the words of the prompt alone: every case tried, programs run.
+"""Independent answers for logic, from the words of the prompt alone: every case is tried.
 
 Nothing here is shared with the generators. Every function takes a prompt and returns the answer; ValueError
-if it cannot be read, has no single answer or asks for a program beyond the few constructs that are allowed.
+if it cannot be read or has no single answer.
 """
 
-import ast
 import itertools
 import re
 from collections.abc import Callable
-
-_MAX_ROUNDS = 500  # loop rounds a program may take in all before it is refused
-
+from fractions import Fraction
 
 _ALWAYS = "Each person always lies or always tells the truth. "
 
@@ -114,42 +111,130 @@ def _parse_part(words: list[str]) -> tuple[_Test, list[str]]:
     return lambda v, letter=words[0]: v[letter], words[1:]
 
 
-_ALLOWED = (
-    ast.Module, ast.Assign, ast.AugAssign, ast.Expr, ast.If, ast.For, ast.While, ast.FunctionDef, ast.Return,
-    ast.arguments, ast.arg, ast.Name, ast.Load, ast.Store, ast.Constant, ast.Tuple, ast.List, ast.ListComp,
-    ast.comprehension, ast.Subscript, ast.Slice, ast.Attribute, ast.Call, ast.BinOp, ast.UnaryOp, ast.Compare,
-    ast.Add, ast.Sub, ast.Mult, ast.FloorDiv, ast.Mod, ast.USub, ast.Gt, ast.Lt, ast.Eq,
-)  # fmt: skip
+# --- seats in a row -------------------------------------------------------------------------------
+
+_CLUES = (
+    (r"(\w+) has seat (\d+)", lambda at, a, k: at[a] == int(k)),
+    (r"(\w+) does not have seat (\d+)", lambda at, a, k: at[a] != int(k)),
+    (r"(\w+) is beside (\w+)", lambda at, a, b: at[a] - at[b] in (1, -1)),
+    (r"(\w+) is not beside (\w+)", lambda at, a, b: at[a] - at[b] not in (1, -1)),
+    (r"(\w+) is left of (\w+)", lambda at, a, b: at[a] < at[b]),
+    (r"(\w+) is right of (\w+)", lambda at, a, b: at[a] > at[b]),
+    (r"(\w+) is (\d+) left of (\w+)", lambda at, a, k, b: at[b] - at[a] == int(k)),
+    (r"(\w+) is (\d+) right of (\w+)", lambda at, a, k, b: at[a] - at[b] == int(k)),
+)
 
 
-class _CountRounds(ast.NodeTransformer):
-    """Puts a call that counts at the head of every loop body and function."""
+def solve_seats(prompt: str) -> str:
+    """Tries every way to seat the people; exactly one may fit all clues."""
+    frame = re.fullmatch(
+        r"Seats 1 to (\d+) from left to right, one each\. (.*)\."
+        r" (?:Where is|Which seat has|Find the seat of) (\w+)[?.]",
+        prompt,
+    )
+    if frame is None:
+        raise ValueError(f"cannot read this prompt: {prompt!r}")
+    tests = []
+    for clue in frame[2].split(". "):
+        found = [(test, match.groups()) for words, test in _CLUES if (match := re.fullmatch(words, clue))]
+        if len(found) != 1:
+            raise ValueError(f"cannot read this clue: {clue!r}")
+        tests += found
+    people = sorted({word for _, words in tests for word in words if word.isalpha()})
+    ways = [
+        dict(zip(people, way, strict=True)) for way in itertools.permutations(range(1, int(frame[1]) + 1), len(people))
+    ]
+    fitting = [way for way in ways if all(test(way, *words) for test, words in tests)]
+    if len(fitting) != 1:
+        raise ValueError(f"{len(fitting)} ways fit: {prompt!r}")
+    return str(fitting[0][frame[3]])
 
-    def _counted(self, node: ast.AST) -> ast.AST:
-        self.generic_visit(node)
-        node.body.insert(0, ast.parse("_count()").body[0])
-        return node
 
-    visit_For = visit_While = visit_FunctionDef = _counted
+# --- syllogisms -----------------------------------------------------------------------------------
 
 
-def solve_program(prompt: str) -> str:
-    """Runs the printed program, after checking that it holds nothing but the constructs in _ALLOWED."""
-    tree = ast.parse(prompt.split("\n", 1)[1])
-    for node in ast.walk(tree):
-        method = isinstance(node, ast.Attribute) and node.attr not in ("append", "pop", "sort")
-        hidden = isinstance(node, ast.Name) and node.id.startswith("_")
-        if not isinstance(node, _ALLOWED) or method or hidden:
-            raise ValueError(f"{type(node).__name__} is not allowed in a program to check: {prompt!r}")
-    printed: list[str] = []
-    rounds = itertools.count(1)
+def solve_syllogism(prompt: str) -> str:
+    """Decides by the types of things that there can be: a type says of every kind whether the thing is one.
 
-    def count() -> None:
-        if next(rounds) > _MAX_ROUNDS:
-            raise ValueError(f"more than {_MAX_ROUNDS} rounds: {prompt!r}")
+    The things of a world that fits all facts are of types that no "all" or "no" forbids. "all" and "none" follow
+    if no such type speaks against them. "some" and "not all" follow if no world fits the facts without the types
+    that show them. The answer must be the same whether or not a kind may be empty.
+    """
+    facts = re.findall(r"(All|No|Some) (\w+) are (not )?(\w+)\.", prompt)
+    asked = re.search(r"(?:How many (\w+) are (\w+):|: (\w+) are (\w+)\.$|^.*\. Are (\w+) (\w+):)", prompt)
+    if asked is None or prompt.count(" are ") + prompt.count("Are ") != len(facts) + 1:
+        raise ValueError(f"cannot read this prompt: {prompt!r}")
+    a, c = (word for word in asked.groups() if word)
+    kinds = sorted({kind for _, x, _, y in facts for kind in (x, y)} | {a, c})
+    answers = {_what_follows(facts, kinds, a, c, empty) for empty in (True, False)}
+    if len(answers) != 1:
+        raise ValueError(f"it matters whether a kind may be empty: {prompt!r}")
+    return answers.pop()
 
-    allowed = {"print": lambda value: printed.append(str(value)), "range": range, "_count": count}
-    allowed |= {function.__name__: function for function in (len, sum, max, min, sorted)}
-    program = ast.fix_missing_locations(_CountRounds().visit(tree))
-    exec(compile(program, "<prompt>", "exec"), {"__builtins__": {}, **allowed})
-    return "\n".join(printed)
+
+def _what_follows(facts: list[tuple[str, ...]], kinds: list[str], a: str, c: str, may_be_empty: bool) -> str:
+    can_be, must_be = [], []  # the types that there can be; for each "some" the types that would show it
+    for bits in itertools.product((False, True), repeat=len(kinds)):
+        one = {kind for kind, bit in zip(kinds, bits, strict=True) if bit}
+        if not any(x in one and (y in one) == (word == "No") for word, x, _, y in facts if word != "Some"):
+            can_be.append(one)
+    for word, x, negated, y in facts:
+        if word == "Some":
+            must_be.append([one for one in can_be if x in one and (y in one) != bool(negated)])
+    if not may_be_empty:
+        must_be += [[one for one in can_be if kind in one] for kind in kinds]
+    if not all(must_be):
+        raise ValueError("the facts contradict each other")
+    both = [one for one in can_be if a in one and c in one]
+    only_a = [one for one in can_be if a in one and c not in one]
+    found = [word for word, against in (("all", only_a), ("none", both)) if not against]
+    if not found:
+        shows = (("some", both), ("not all", only_a))
+        found = [word for word, by in shows if any(all(one in by for one in types) for types in must_be)]
+    if len(found) > 1:
+        raise ValueError(f"both {found} follow")
+    return found[0] if found else "unknown"
+
+
+# --- overlapping groups ---------------------------------------------------------------------------
+
+
+def solve_sets(prompt: str) -> str:
+    """Every fact is an equation in the sizes of the parts; the size asked for must be a combination of the facts."""
+    frame = re.fullmatch(r"Of some children (.*)\. (?:How many|Find how many|Count those who) (.*)[?.]", prompt)
+    if frame is None:
+        raise ValueError(f"cannot read this prompt: {prompt!r}")
+    facts = [(int(n), said) for n, said in re.findall(r"(\d+) (.*?)(?=, \d|$)", frame[1])]
+    words = set(re.findall(r"[a-z]+", " ".join(said for _, said in facts) + " " + frame[2]))
+    verbs = sorted(words - set("in all do not or and but both three exactly one two".split()))
+    parts = list(itertools.product((0, 1), repeat=len(verbs)))
+    rows = [[Fraction(_counts(said, verbs, part)) for part in parts] + [Fraction(n)] for n, said in facts]
+    rest = [Fraction(_counts(frame[2], verbs, part)) for part in parts] + [Fraction(0)]
+    pivots: list[tuple[int, list[Fraction]]] = []
+    for row in [*rows, rest]:
+        for column, pivot in pivots:
+            row[:] = [a - row[column] * b for a, b in zip(row, pivot, strict=True)]
+        column = next((i for i, a in enumerate(row[:-1]) if a), None)
+        if row is not rest and column is not None:
+            pivots.append((column, [a / row[column] for a in row]))
+        elif row is not rest and row[-1]:
+            raise ValueError(f"the facts contradict each other: {prompt!r}")
+    if any(rest[:-1]):
+        raise ValueError(f"the facts leave the answer open: {prompt!r}")
+    return str(-rest[-1])
+
+
+def _counts(said: str, verbs: list[str], part: tuple[int, ...]) -> bool:
+    """Whether the children of this part, a bit for each verb, are counted by the words."""
+    does = dict(zip(verbs, part, strict=True))
+    named = [does[word] for word in re.findall(r"[a-z]+", said) if word in does]
+    if said in ("in all", "do all three", "do exactly two", "do exactly one"):
+        number = {"in all": None, "do all three": 3, "do exactly two": 2, "do exactly one": 1}[said]
+        return number is None or sum(part) == number
+    if said.endswith(" but not both"):
+        return sum(named) == 1
+    if " but do not " in said:
+        return named == [1, 0]
+    if said.startswith("do not "):
+        return not any(named)
+    return any(named) if " or " in said else all(named)

@@ -13,12 +13,25 @@ from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
 from tiny_reasoning_jax.data.procedural import (
     algebra,
     arithmetic,
+    bugs,
+    checks_code,
+    checks_counting,
     checks_logic,
     checks_math,
+    checks_numbers,
     code,
+    constraints,
+    counting,
+    deduction,
+    equations,
+    functions,
     geometry,
     logic,
+    number_theory,
     probability,
+    programs,
+    sets,
+    shapes,
 )
 from tiny_reasoning_jax.errors import UserError
 
@@ -30,23 +43,42 @@ FAMILIES = {
     "products": ("arithmetic", arithmetic.products, checks_math.solve_expression),
     "fractions": ("arithmetic", arithmetic.fractions, checks_math.solve_expression),
     "percent": ("arithmetic", arithmetic.percent, checks_math.solve_percent),
+    "remainder": ("arithmetic", number_theory.remainder, checks_numbers.solve_remainder),
+    "divisors": ("arithmetic", number_theory.divisors, checks_numbers.solve_divisors),
+    "journey": ("arithmetic", number_theory.journey, checks_numbers.solve_journey),
     "linear": ("algebra", algebra.linear, checks_math.solve_linear),
     "evaluate": ("algebra", algebra.evaluate, checks_math.solve_evaluate),
     "sequence": ("algebra", algebra.sequence, checks_math.solve_sequence),
     "system": ("algebra", algebra.system, checks_math.solve_system),
+    "quadratic": ("algebra", equations.quadratic, checks_numbers.solve_quadratic),
+    "inequality": ("algebra", equations.inequality, checks_numbers.solve_inequality),
+    "ratio": ("algebra", equations.ratio, checks_numbers.solve_ratio),
     "rectangle": ("geometry", geometry.rectangle, checks_math.solve_rectangle),
     "angles": ("geometry", geometry.angles, checks_math.solve_angles),
     "points": ("geometry", geometry.points, checks_math.solve_points),
+    "circle": ("geometry", shapes.circle, checks_counting.solve_circle),
+    "solid": ("geometry", shapes.solid, checks_counting.solve_solid),
     "draw": ("probability", probability.draw, checks_math.solve_draw),
     "dice": ("probability", probability.dice, checks_math.solve_dice),
     "expect": ("probability", probability.expect, checks_math.solve_expect),
+    "counting": ("probability", counting.counting, checks_counting.solve_counting),
+    "conditional": ("probability", counting.conditional, checks_counting.solve_conditional),
     "liars": ("logic", logic.liars, checks_logic.solve_liars),
     "order": ("logic", logic.order, checks_logic.solve_order),
     "boolean": ("logic", logic.boolean, checks_logic.solve_boolean),
-    "assign": ("code", code.assign, checks_logic.solve_program),
-    "loop": ("code", code.loop, checks_logic.solve_program),
-    "lists": ("code", code.lists, checks_logic.solve_program),
+    "assign": ("code", code.assign, checks_code.solve_program),
+    "loop": ("code", code.loop, checks_code.solve_program),
+    "lists": ("code", code.lists, checks_code.solve_program),
+    "syllogism": ("logic", deduction.syllogism, checks_logic.solve_syllogism),
+    "seats": ("logic", constraints.seats, checks_logic.solve_seats),
+    "sets": ("logic", sets.sets, checks_logic.solve_sets),
+    "strings": ("code", programs.strings, checks_code.solve_program),
+    "dicts": ("code", programs.dicts, checks_code.solve_program),
+    "bug": ("code", bugs.bug, checks_code.solve_bug),
+    "write": ("code", functions.write, checks_code.solve_function),
 }
+# Families whose right answers have more than one form: (prompt, answer) -> whether it is right, for any text.
+ACCEPTS = {"write": checks_code.accepts_function}
 assert {category for category, _, _ in FAMILIES.values()} == set(CATEGORIES)
 
 # Split -> the share of every hundred canonical problems that it owns.
@@ -142,4 +174,6 @@ def check(problem: Problem) -> bool:
     """
     if problem.source not in FAMILIES:
         raise UserError(f"source={problem.source!r} is no procedural family; known: {', '.join(FAMILIES)}")
+    if problem.source in ACCEPTS:
+        return ACCEPTS[problem.source](problem.prompt, problem.answer)
     return FAMILIES[problem.source][2](problem.prompt) == problem.answer
