@@ -33,8 +33,9 @@ _MAX_ROUNDS = 64
 _CHUNK = 8192  # signatures that are in memory at a time
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"  # written without spaces: every character is a word
-_ASCII_WORD = re.compile(r"[a-z]+|\d+(?:\.\d+)?|[-+*/=<>^_!|%]")
-_WORD = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W\d_])+|\d+(?:\.\d+)?|[-+*/=<>^_!|%]")
+_NUMBER_OR_SIGN = r"\d+(?:\.\d+)?|[-+*/=<>^_|%]|(?<=[\d)])!"  # a factorial, not an exclamation
+_ASCII_WORD = re.compile(rf"[a-z]+|{_NUMBER_OR_SIGN}")
+_WORD = re.compile(rf"[{_CJK}]|(?:(?![{_CJK}])[^\W\d_])+|{_NUMBER_OR_SIGN}")
 _LATEX_SPACING = re.compile(r"\\(?:[,;:!> ]|(?:q?quad|left|right|displaystyle|limits)(?![a-z]))")
 _LATEX_FRACTION = re.compile(r"\\[dtc]frac(?![a-z])")
 _THOUSANDS = re.compile(r"(?<=\d)(?:,(?:\\!)?|\{,\})(?=\d{3}(?!\d))")
