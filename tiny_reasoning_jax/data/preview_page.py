@@ -35,7 +35,7 @@ def render_terminal(summary: dict, examples: list[Example], checks: list[Check],
     heading = lambda text, note="": paint(text, _BOLD) + (paint(f"  {note}", _DIM) if note else "")
     lines = ["", heading("data", f"sources: {_cut(_spell(', '.join(summary['sources'])), width - 16)}")]
     lines += _align(_split_rows(summary))
-    lines += ["", heading("training examples by category and difficulty")]
+    lines += ["", heading("training examples by category and difficulty", "1 is the easiest")]
     lines += _align(_category_rows(summary, _MAX_CATEGORIES))
     lines += ["", heading("training examples by length", "in tokens")]
     lines += _bars(summary["splits"]["train"]["length_histogram"], width, lambda bar: paint(bar, _BLUE))
@@ -223,7 +223,8 @@ def write_page(folder: Path, summary: dict, examples: list[Example], checks: lis
 <p class="note">From {_escape(", ".join(summary["sources"]))}. Difficulty: {_escape(summary["difficulty_rule"])}.</p>
 </header>
 <section><h2>Checks</h2><ul class="checks">{"".join(map(_render_check, checks))}</ul></section>
-<section><h2>Training examples by category and difficulty</h2>{_render_heat(summary)}</section>
+<section><h2>Training examples by category and difficulty <small>1 is the easiest</small></h2>
+{_render_heat(summary)}</section>
 <section><h2>Splits</h2>{_render_table(_split_rows(summary))}
 <dl>{"".join(f"<dt>{name}</dt><dd>{_escape(text)}</dd>" for name, text in _remarks(summary))}</dl></section>
 <section><h2>Length of training examples, in tokens</h2>{_render_bars(train["length_histogram"])}</section>
@@ -254,13 +255,13 @@ def _render_table(rows: list[list[str]]) -> str:
 
 
 def _render_heat(summary: dict) -> str:
-    """The table of categories, each cell as dark as its share of the fullest one."""
+    """The table of categories, each cell as dark as the root of its share of the fullest one."""
     table = summary["splits"]["train"]["by_category"]
     most = max((num for counts in table.values() for num in counts.values()), default=1)
     head, *rows, total = _category_rows(summary, len(table))
     lines = ["<th></th>" + "".join(f"<th>{cell}</th>" for cell in head[1:])]
     for label, *cells, in_all in rows:
-        heats = [int(cell.replace(",", "")) / most if cell[0].isdigit() else 0 for cell in cells]
+        heats = [(int(cell.replace(",", "")) / most) ** 0.5 if cell[0].isdigit() else 0 for cell in cells]
         boxes = "".join(f'<td style="--heat:{h:.3f}">{c}</td>' for h, c in zip(heats, cells, strict=True))
         lines.append(f"<th>{html.escape(label)}</th>{boxes}<td>{in_all}</td>")
     lines.append(f"<th>{total[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in total[1:]))
@@ -319,6 +320,7 @@ body { margin: 0; background: var(--page); color: var(--ink);
 main { max-width: 1060px; margin: 0 auto; padding: 48px 24px 80px; }
 h1 { font-size: 28px; line-height: 1.25; letter-spacing: -.015em; margin: 0 0 12px; text-wrap: balance; }
 h2 { font-size: 20px; letter-spacing: -.01em; margin: 0 0 14px; }
+h2 small { color: var(--muted); font-size: 14px; font-weight: 400; letter-spacing: 0; }
 h3 { font-size: 14.5px; font-weight: 500; margin: 22px 0 8px; overflow-wrap: anywhere; }
 section, header { background: var(--card); border: 1px solid var(--line); border-radius: 14px;
   padding: 26px 32px; margin-bottom: 20px; }
@@ -355,6 +357,8 @@ pre em { display: block; margin: 10px 0; color: var(--muted); }
 summary { cursor: pointer; color: var(--muted); font-size: 14px; }
 @media (max-width: 600px) { main { padding: 12px; } section, header { padding: 18px 14px; } h1 { font-size: 22px; }
   .checks li, dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 8px; } pre { padding: 10px; }
+  .heat { border-spacing: 2px; font-size: 12px; } .heat th, .heat td { padding: 5px 3px; }
+  .heat th { white-space: normal; hyphens: auto; }
   .bars > div { grid-template-columns: 96px 1fr; font-size: 12.5px; } }
 @media print { body { background: none; } }
 </style>
