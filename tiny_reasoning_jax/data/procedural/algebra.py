@@ -16,8 +16,8 @@ def _nonzero(rng: random.Random, low: int, high: int) -> int:
 
 
 def linear(rng: random.Random, difficulty: int) -> Draft:
-    """One unknown: 1 digits, 2 larger, 3 x on both sides, 4 a bracket, 5 two brackets, fractional roots."""
-    level = (_small, _large, _both_sides, _bracket, _two_brackets)[difficulty - 1]
+    """One unknown: 1 digits, 2 x on both sides, 3 larger, 4 a bracket, 5 two brackets, fractional roots."""
+    level = (_small, _both_sides, _large, _bracket, _two_brackets)[difficulty - 1]
     equation, canonical, lines, root = level(rng)
     frames = ("Solve {}.", "Find x: {}", "If {}, what is x?", "What is x if {}?")
     prompt = rng.choice(frames).format(equation)
@@ -41,14 +41,14 @@ def _small(rng: random.Random) -> tuple[str, str, list[str], int]:
 
 
 def _large(rng: random.Random) -> tuple[str, str, list[str], int]:
-    a, x, b = rng.randint(2, 9), rng.randint(11, 40), _sign(rng) * rng.randint(10, 99)
+    a, x, b = rng.randint(2, 9), rng.randint(11, 80), _sign(rng) * rng.randint(10, 99)
     c = a * x + b
     lines = [*steps.add(c, -b), f"{a}x={c - b}", *steps.divide(c - b, a), f"x={x}"]
     return f"{_two_terms(rng, a, b)}={c}", f"{a}x{b:+d}={c}", lines, x
 
 
 def _both_sides(rng: random.Random) -> tuple[str, str, list[str], int]:
-    c, x, b = rng.randint(2, 9), _nonzero(rng, -9, 12), _sign(rng) * rng.randint(1, 30)
+    c, x, b = rng.randint(2, 9), _nonzero(rng, -9, 12), _sign(rng) * rng.randint(1, 40)
     a = c + rng.randint(2, 9)
     d = (a - c) * x + b
     if d == 0:
@@ -114,9 +114,9 @@ def _expression(rng: random.Random, difficulty: int) -> tuple[list[tuple[int, st
     if difficulty == 1:
         return [(a, "x"), (b if a * x + b > 0 else -b, "")], {"x": x}
     if difficulty == 2:
-        return [(a, "x"), (b if a * x + b * y > 0 else -b, "y")], {"x": x, "y": y}
+        return [(a, "x"), (b, "y"), (_sign(rng) * rng.randint(1, 20), "")], {"x": x, "y": y}
     if difficulty == 3:
-        return [(a, "xx"), (b, "x"), (c, "")], {"x": x}
+        return [(a, "xx"), (b, "x"), (_sign(rng) * rng.randint(2, 60), "")], {"x": x}
     if difficulty == 4:
         return [(a, "xy"), (b, "yy"), (c, "x")], {"x": _sign(rng) * x, "y": y}
     values = {"x": _sign(rng) * rng.randint(11, 19), "y": -rng.randint(2, 5), "z": rng.randint(10, 99)}
@@ -142,7 +142,9 @@ def sequence(rng: random.Random, difficulty: int) -> Draft:
     if difficulty == 1 and first > 3 * step and rng.random() < 0.5:
         step = -step
     if difficulty >= 4:
-        first, step = rng.randint(3, 60), rng.randint(2, 9)
+        first, step = rng.randint(3, 99), rng.randint(2, 9)
+    if difficulty == 2:
+        first, step = rng.randint(1, 99), rng.randint(2, 9)
     shown = ",".join(str(first + i * step) for i in range(3))
     second = first + step
     lines = [f"{second}-{first}={step}"]
@@ -151,17 +153,17 @@ def sequence(rng: random.Random, difficulty: int) -> Draft:
         lines.append(f"{third}{step:+d}={third + step}")
         thing, canonical, answer = "the next term", f"{shown},next", third + step
     elif difficulty == 2:
-        n = rng.randint(6, 15)
+        n = rng.randint(6, 40)
         more, answer = _nth_term(first, step, n)
         lines, thing, canonical = lines + more, f"term {n}", f"{shown},{n}"
     elif difficulty == 4:
-        n = rng.randint(5, 10)
+        n = rng.randint(5, 12)
         more, last = _nth_term(first, step, n)
         lines += more + _arithmetic_sum(first, last, n)
         thing, canonical = f"the sum of the first {n} terms", f"{shown},sum {n}"
         answer = (first + last) * n // 2
     else:
-        m, n = rng.randint(3, 9), rng.randint(4, 8)
+        m, n = rng.randint(3, 9), rng.randint(4, 9)
         start_lines, start = _nth_term(first, step, m)
         end_lines, end = _nth_term(first, step, m + n - 1)
         lines += [*start_lines, *end_lines, f"{m + n - 1}-{m - 1}={n}", *_arithmetic_sum(start, end, n)]
@@ -190,7 +192,7 @@ def _arithmetic_sum(first: int, last: int, count: int) -> list[str]:
 
 
 def _growing_steps(rng: random.Random) -> Draft:
-    first, step, growth = rng.randint(1, 30), rng.randint(1, 9), rng.randint(1, 9)
+    first, step, growth = rng.randint(1, 99), rng.randint(1, 20), rng.randint(1, 12)
     values = [first]
     for i in range(4):
         values.append(values[-1] + step + i * growth)
@@ -208,8 +210,8 @@ _System = tuple[list[str], list[str], list[str], tuple[int, int]]
 
 
 def system(rng: random.Random, difficulty: int) -> Draft:
-    """Two unknowns: 1 sum and difference, 2 a multiple, 3 one coefficient, 4 elimination, 5 any sign."""
-    level = (_sum_and_difference, _multiple, _one_coefficient, _positive, _any_sign)[difficulty - 1]
+    """Two unknowns: 1 sum and difference, 2 the same y, 3 a multiple and a rest, 4 elimination, 5 any sign."""
+    level = (_sum_and_difference, _same_y, _multiple, _positive, _any_sign)[difficulty - 1]
     equations, to_x, to_y, (x, y) = level(rng)
     asked = "x" if difficulty == 1 else rng.choice(("x", "y"))
     lines, answer = (to_x, x) if asked == "x" else (to_x + to_y, y)
@@ -226,28 +228,31 @@ def system(rng: random.Random, difficulty: int) -> Draft:
 
 
 def _sum_and_difference(rng: random.Random) -> _System:
-    y, gap = rng.randint(1, 24), rng.randint(1, 9)
+    y, gap = rng.randint(1, 40), rng.randint(1, 9)
     x = y + gap
     lines = [f"2x={x + y}+{gap}={2 * x}", f"x={2 * x}/2={x}"]
     return [f"x+y={x + y}", f"x-y={gap}"], lines, [], (x, y)
 
 
 def _multiple(rng: random.Random) -> _System:
-    k, x = rng.randint(2, 9), rng.randint(2, 30)
-    y, total = k * x, (k + 1) * x
-    to_x = [f"x+{k}x={k + 1}x", f"{k + 1}x={total}", *steps.divide(total, k + 1), f"x={x}"]
-    return [f"y={k}x", f"x+y={total}"], to_x, [*steps.multiply(k, x), f"y={y}"], (x, y)
+    k, x, c = rng.randint(2, 9), rng.randint(11, 60), _sign(rng) * rng.randint(2, 99)
+    c = c if k * x + c > 1 else -c
+    y, most = k * x + c, (k + 1) * x
+    to_x = [f"x+{k}x={k + 1}x", *steps.add(most + c, -c), *steps.divide(most, k + 1), f"x={x}"]
+    to_y = [*steps.multiply(k, x), *steps.add(k * x, c), f"y={y}"]
+    return [f"y={k}x{c:+d}", f"x+y={most + c}"], to_x, to_y, (x, y)
 
 
-def _one_coefficient(rng: random.Random) -> _System:
-    a, x, y = rng.randint(3, 9), rng.randint(2, 12), rng.randint(2, 30)
-    big, small = a * x + y, x + y
-    to_x = [*steps.add(big, -small), f"{a - 1}x={(a - 1) * x}", f"x={(a - 1) * x}/{a - 1}={x}"]
-    return [f"{a}x+y={big}", f"x+y={small}"], to_x, [*steps.add(small, -x), f"y={y}"], (x, y)
+def _same_y(rng: random.Random) -> _System:
+    (b, a), x, y = sorted(rng.sample(range(2, 12), 2)), rng.randint(2, 20), rng.randint(2, 60)
+    big, small, m = a * x + y, b * x + y, a - b
+    to_x = [*steps.add(big, -small), f"{a}x-{b}x={m}x", f"{m}x={m * x}", f"x={m * x}/{m}={x}"]
+    to_y = [*steps.multiply(b, x), *steps.add(small, -b * x), f"y={y}"]
+    return [f"{a}x+y={big}", f"{b}x+y={small}"], to_x, to_y, (x, y)
 
 
 def _positive(rng: random.Random) -> _System:
-    return _eliminate(rng, 5, rng.randint(2, 10), rng.randint(2, 10))
+    return _eliminate(rng, 5, rng.randint(2, 12), rng.randint(2, 12))
 
 
 def _any_sign(rng: random.Random) -> _System:

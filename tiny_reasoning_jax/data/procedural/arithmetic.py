@@ -28,8 +28,8 @@ def _sum_terms(rng: random.Random, difficulty: int) -> list[int]:
     if difficulty == 1:
         terms = [rng.randint(2, 59), rng.choice((-1, 1)) * rng.randint(2, 9)]
         return terms[::-1] if terms[1] > 0 and rng.random() < 0.5 else terms
-    count, low, high = {2: (3, 2, 9), 3: (2, 10, 99), 4: (3, 10, 399), 5: (4, 100, 999)}[difficulty]
-    first = rng.randint(10, 99) if difficulty == 2 else rng.randint(low, high)
+    count, low, high = {2: (3, 2, 9), 3: (3, 10, 99), 4: (3, 10, 399), 5: (4, 100, 999)}[difficulty]
+    first = rng.randint(10, 199) if difficulty == 2 else rng.randint(low, high)
     return [first] + [rng.choice((-1, 1)) * rng.randint(low, high) for _ in range(count - 1)]
 
 
@@ -50,7 +50,7 @@ def products(rng: random.Random, difficulty: int) -> Draft:
         a, b = rng.choice((rng.randint(2, 9), rng.randint(11, 39), rng.randint(11, 39))), rng.randint(2, 9)
     else:
         low, high, low_b, high_b = {
-            2: (41, 99, 3, 9), 3: (101, 999, 3, 9), 4: (11, 99, 11, 99), 5: (101, 999, 11, 99),
+            2: (23, 99, 3, 9), 3: (101, 999, 3, 9), 4: (11, 99, 11, 99), 5: (101, 1250, 11, 99),
         }[difficulty]  # fmt: skip
         a, b = rng.randint(low, high), rng.randint(low_b, high_b)
     left, right = (a, b) if rng.random() < 0.5 else (b, a)
@@ -72,8 +72,8 @@ def fractions(rng: random.Random, difficulty: int) -> Draft:
     return create_draft(canonical, ask(rng, expression), _fraction_sum(parts), value)
 
 
-_TWO_DENOMINATORS = [(q, r) for q in range(3, 13) for r in range(3, 13) if q % r and r % q]
-_THREE_DENOMINATORS = [d for d in itertools.product(range(2, 13), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 40]
+_TWO_DENOMINATORS = [(q, r) for q in range(3, 21) for r in range(3, 21) if q % r and r % q and math.lcm(q, r) <= 90]
+_THREE_DENOMINATORS = [d for d in itertools.product(range(2, 13), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 60]
 
 
 def _fraction_parts(rng: random.Random, difficulty: int) -> list[tuple[int, int]]:
@@ -82,7 +82,7 @@ def _fraction_parts(rng: random.Random, difficulty: int) -> list[tuple[int, int]
         q = rng.randint(3, 12)
         denominators = [q, q]
     elif difficulty == 2:
-        q = rng.randint(2, 6)
+        q = rng.randint(2, 12)
         denominators = rng.sample((q, q * rng.randint(2, 4)), 2)
     elif difficulty == 3:
         denominators = rng.choice(_TWO_DENOMINATORS)
@@ -112,7 +112,7 @@ def _fraction_sum(parts: list[tuple[int, int]]) -> list[str]:
 def _fraction_with_product(rng: random.Random) -> Draft:
     """p/q*r/s+t/u: the product is brought to lowest terms before the sum."""
     while True:
-        q, s, u = rng.randint(3, 12), rng.randint(2, 9), rng.randint(3, 9)
+        q, s, u = rng.randint(3, 12), rng.randint(2, 12), rng.randint(3, 9)
         p, r, t = rng.randint(1, q - 1), rng.randint(2, 9), rng.randint(1, u - 1)
         product = Fraction(p * r, q * s)
         if r != s and product.denominator != u and math.lcm(product.denominator, u) <= 90:
@@ -124,22 +124,28 @@ def _fraction_with_product(rng: random.Random) -> Draft:
 
 
 _PRICE_FRAMES = (
-    "A price of {0} {1}. Find the new price.",
-    "A price is {0}. It {1}. What is it now?",
-    "What is a price of {0} after it {1}?",
+    "A price of {0} {1}. Find what we pay with {2} for the post.",
+    "A price is {0}. It {1}. The post costs {2}. What do we pay?",
+    "What do we pay with post at {2} if a price of {0} {1}?",
 )
 
 
+def _with_post(rng: random.Random, canonical: str, price: int, changes: str, lines: list[str], price_now: int) -> Draft:
+    """Asks for the new price with the postage, which is added last."""
+    post = rng.randint(2, 99)
+    prompt = rng.choice(_PRICE_FRAMES).format(price, changes, post)
+    return create_draft(f"{canonical},{post}", prompt, [*lines, *steps.add(price_now, post)], price_now + post)
+
+
 def percent(rng: random.Random, difficulty: int) -> Draft:
-    """Percentages: 1 tens, 2 fives, 3 a price that changes, 4 twice, 5 twice and for several items."""
+    """Percentages: 1 tens, 2 fives, 3 a price that changes, and post, 4 twice, 5 several items."""
     if difficulty <= 2:
         return _percent_of(rng, difficulty)
     if difficulty == 3:
         price, change = 10 * rng.randint(2, 60), rng.choice((-1, 1)) * 10 * rng.randint(1, 9)
         words = f"{_change_word(change)} by {abs(change)}%"
         lines, price_now = _change_price(price, change)
-        prompt = rng.choice(_PRICE_FRAMES).format(price, words)
-        return create_draft(f"{price},{change}", prompt, lines, price_now)
+        return _with_post(rng, f"{price},{change}", price, words, lines, price_now)
     return _percent_twice(rng, difficulty)
 
 
@@ -148,7 +154,7 @@ def _percent_of(rng: random.Random, difficulty: int) -> Draft:
         rate, base = 10 * rng.randint(2, 9), 10 * rng.randint(2, 40)
         lines = [f"10% of {base}={base // 10}", *steps.multiply(base // 10, rate // 10)]
     else:
-        rate, base = 5 * (2 * rng.randint(1, 9) + 1), 20 * rng.randint(2, 49)
+        rate, base = 5 * (2 * rng.randint(1, 9) + 1), 20 * rng.randint(2, 99)
         lines = steps.divide(base, 20)
         lines = [*lines[:-1], f"5% of {base}={base}/20={base // 20}", f"{rate}/5={rate // 5}"]
         lines += steps.multiply(base // 20, rate // 5)
@@ -175,16 +181,15 @@ def _change_price(price: int, change: int) -> tuple[list[str], int]:
 
 def _percent_twice(rng: random.Random, difficulty: int) -> Draft:
     """Two changes of a price in a row; 5 asks for several items and has a number that plays no part."""
-    price = 100 * rng.randint(2, 9)
-    first, second = (rng.choice((-1, 1)) * 10 * rng.randint(1, 5) for _ in range(2))
+    price = 100 * rng.randint(2, 12 if difficulty == 4 else 9)
+    first, second = (rng.choice((-1, 1)) * 10 * rng.randint(1, 5 if difficulty == 4 else 6) for _ in range(2))
     lines, price_now = _change_price(price, first)
     more, price_now = _change_price(price_now, second)
     changes = f"{_change_word(first)} by {abs(first)}% and then {_change_word(second)} by {abs(second)}%"
     if difficulty == 4:
-        prompt = rng.choice(_PRICE_FRAMES).format(price, changes)
-        return create_draft(f"{price},{first},{second}", prompt, lines + more, price_now)
+        return _with_post(rng, f"{price},{first},{second}", price, changes, lines + more, price_now)
     count, stock = rng.randint(3, 9), rng.randint(20, 90)
-    lines += more + steps.multiply(price_now, count)
+    lines += [*more, *steps.multiply(price_now, count)]
     prompt = rng.choice(
         (
             f"A shop has {stock} lamps at {price} each. The price {changes}. What do {count} lamps cost now?",

@@ -53,17 +53,18 @@ def solve_expression(prompt: str) -> str:
 
 
 def solve_percent(prompt: str) -> str:
-    """A percentage of a number, or a price after its changes, for as many items as are bought."""
+    """A percentage of a number, or a price after its changes, with the post or for as many lamps as are bought."""
     if " of " in prompt and "price" not in prompt:
         rate, base = find(r"(\d+)% of (\d+)[.?]", prompt)
         return str(Fraction(int(rate) * int(base), 100))
-    (price,) = find(r"(?:price of|price is|price of a lamp is|at|lamp costs|is) (\d+)", prompt)
+    (price,) = find(r"(?:price of|price is|price of a lamp is|lamps at|lamp costs) (\d+)", prompt)
     value = Fraction(price)
     for word, rate in re.findall(r"(rises|falls) by (\d+)%", prompt):
         value *= 1 + Fraction(int(rate) if word == "rises" else -int(rate), 100)
     if "lamp" in prompt:
-        value *= int(find(r"(?:What do|cost of|Ann buys) (\d+)", prompt)[0])
-    return str(value)
+        return str(value * int(find(r"(?:What do|cost of|Ann buys) (\d+)", prompt)[0]))
+    (post,) = re.findall(r"\d+(?= for the post)|(?<=post costs )\d+|(?<=post at )\d+", prompt)
+    return str(value + int(post))
 
 
 def solve_linear(prompt: str) -> str:
@@ -198,7 +199,12 @@ def solve_dice(prompt: str) -> str:
         a, b = map(int, find(r"(\d+) and (\d+) sides", prompt))
         given = find(r"shows over (\d+)", prompt)[0] if "shows" in prompt else 0
         sums = [i + j for i in range(int(given) + 1, a + 1) for j in range(1, b + 1)]
-        return str(Fraction(sum(s == bound or ("least" in event and s > bound) for s in sums), len(sums)))
+        return str(
+            Fraction(
+                sum(s == bound or s > bound and "least" in event or s < bound and "most" in event for s in sums),
+                len(sums),
+            )
+        )
     rolls = range(1, int(find(r"(\d+) sides", prompt)[0]) + 1)
     if "multiple" in event:
         good = [roll for roll in rolls if roll % integers(event)[0] == 0 and roll > bound]

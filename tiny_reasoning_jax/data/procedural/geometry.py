@@ -16,7 +16,7 @@ def rectangle(rng: random.Random, difficulty: int) -> Draft:
         return _hole(rng)
     if difficulty == 5:
         return _path(rng)
-    a, b = (rng.randint(2, 29), rng.randint(2, 9)) if difficulty == 1 else (rng.randint(11, 79), rng.randint(11, 59))
+    a, b = (rng.randint(2, 29), rng.randint(2, 9)) if difficulty == 1 else (rng.randint(11, 99), rng.randint(11, 99))
     a, b = (a, b) if rng.random() < 0.5 else (b, a)
     if rng.random() < 0.5:
         asked, answer, lines = "area", a * b, steps.multiply(a, b)
@@ -33,7 +33,7 @@ def rectangle(rng: random.Random, difficulty: int) -> Draft:
 
 
 def _missing_side(rng: random.Random) -> Draft:
-    side, other = rng.randint(3, 9), rng.randint(6, 60)
+    side, other = rng.randint(3, 9), rng.randint(6, 99)
     if rng.random() < 0.5:
         kind, given = "area", side * other
         lines = steps.divide(given, side)
@@ -51,7 +51,7 @@ def _missing_side(rng: random.Random) -> Draft:
 
 
 def _hole(rng: random.Random) -> Draft:
-    a, b = rng.randint(11, 49), rng.randint(11, 29)
+    a, b = rng.randint(11, 89), rng.randint(11, 89)
     c, d = rng.randint(2, 9), rng.randint(2, 9)
     lines = [*steps.multiply(a, b), *steps.multiply(c, d), *steps.add(a * b, -c * d)]
     prompt = rng.choice(
@@ -67,7 +67,7 @@ def _hole(rng: random.Random) -> Draft:
 
 def _path(rng: random.Random) -> Draft:
     """A path of width w around an a by b garden has the area 2w(a+b+2w); the tree plays no part."""
-    a, b, width = rng.randint(11, 60), rng.randint(11, 60), rng.randint(2, 5)
+    a, b, width = rng.randint(11, 99), rng.randint(11, 99), rng.randint(2, 5)
     cost, height = rng.randint(3, 9), rng.randint(3, 12)
     around = a + b + 2 * width
     area = 2 * width * around
@@ -87,11 +87,11 @@ def _path(rng: random.Random) -> Draft:
 
 
 def angles(rng: random.Random, difficulty: int) -> Draft:
-    """Angle sums: 1 a triangle with round angles, 2 with any, 3 four corners, 4 terms in x, 5 many."""
+    """Angle sums: 1 a triangle with round angles, 2 with any, 3 four corners, 4 many, 5 terms in x."""
     if difficulty == 4:
-        return _angle_multiples(rng)
-    if difficulty == 5:
         return _polygon(rng)
+    if difficulty == 5:
+        return _angle_multiples(rng)
     shape, whole, last, count = "triangle", 180, "third", "Two"
     if difficulty == 1:
         low = 5 * rng.randint(2, 30)
@@ -101,7 +101,11 @@ def angles(rng: random.Random, difficulty: int) -> Draft:
         known = [low, rng.randint(11, 168 - low)]
     else:
         shape, whole, last, count = "quadrilateral", 360, "fourth", "Three"
-        known = [rng.randint(61, 110) for _ in range(3)]
+        known = (
+            [rng.randint(41, 119) for _ in range(3)]
+            if rng.random() < 0.5
+            else [rng.randint(31, 140), *(rng.randint(31, 99) for _ in range(2))]
+        )
     shown = ", ".join(map(str, known[:-1])) + f" and {known[-1]}"
     lines, total = [], known[0]
     for angle in known[1:]:
@@ -122,7 +126,7 @@ def _angle_multiples(rng: random.Random) -> Draft:
     """Angles x+p, ax+q and bx+r of a triangle; asks for the largest."""
     while True:
         a, b, x = rng.randint(1, 2), rng.randint(2, 5), rng.randint(5, 40)
-        p, q = rng.randint(1, 9), rng.randint(1, 9)
+        p, q = rng.randint(1, 20), rng.randint(1, 20)
         r = 180 - (1 + a + b) * x - p - q
         sizes = (x + p, a * x + q, b * x + r)
         if min(sizes) >= 10 and r and sorted(sizes)[1] != max(sizes):
@@ -189,9 +193,9 @@ def points(rng: random.Random, difficulty: int) -> Draft:
     if difficulty == 3:
         legs = rng.sample(rng.choice(_LEGS), 2)
         dx, dy = (leg * rng.choice((-1, 1)) for leg in legs)
-        a, b = rng.randint(-9, 30), rng.randint(-9, 30)
+        a, b = rng.randint(-14, 30), rng.randint(-14, 30)
     elif difficulty == 2:
-        a, b, dx, dy = rng.randint(-9, -1), rng.randint(-9, 9), rng.randint(-12, 12), rng.randint(-12, 12)
+        a, b, dx, dy = rng.randint(-12, -1), rng.randint(-9, 9), rng.randint(-12, 12), rng.randint(-12, 12)
     else:
         a, b = rng.randint(0, 9), rng.randint(0, 9)
         dx, dy = rng.randint(max(-5, -a), min(5, 9 - a)), rng.randint(max(-5, -b), min(5, 9 - b))

@@ -15,7 +15,7 @@ def draw(rng: random.Random, difficulty: int) -> Draft:
     if difficulty >= 4:
         return _draw_two(rng, difficulty)
     num_colours = {1: 2, 2: 3, 3: 4}[difficulty]
-    high = {1: 15, 2: 12, 3: 20}[difficulty]
+    high = {1: 20, 2: 30, 3: 24}[difficulty]
     counts = dict(zip(rng.sample(COLOURS, num_colours), (rng.randint(1, high) for _ in range(4)), strict=False))
     asked = rng.sample(sorted(counts), 1)
     wording, wanted = asked[0], asked
@@ -61,9 +61,9 @@ def _ask_chance(rng: random.Random, bag: str, wording: str) -> str:
 
 def _draw_two(rng: random.Random, difficulty: int) -> Draft:
     """Two balls without replacement: p/q of all ordered pairs."""
-    num_colours, high = rng.choice(((2, 12), (3, 7))) if difficulty == 4 else (3, 9)
+    num_colours, high = rng.choice(((2, 14), (3, 12), (4, 12))) if difficulty == 4 else (rng.choice((3, 4)), 9)
     sizes = [20] * num_colours
-    while sum(sizes) > {4: 24, 5: 15}[difficulty]:
+    while sum(sizes) > {4: 28, 5: 18}[difficulty]:
         sizes = [rng.randint(2, high) for _ in sizes]
     counts = dict(zip(rng.sample(COLOURS, num_colours), sizes, strict=True))
     bag, lines, total = _bag(counts)
@@ -97,7 +97,7 @@ def _draw_two(rng: random.Random, difficulty: int) -> Draft:
 
 
 def dice(rng: random.Random, difficulty: int) -> Draft:
-    """Dice of many sizes: 1 over or under, 2 multiples, 3 sum of two, 4 sum at least, 5 first die known."""
+    """Dice of many sizes: 1 over or under, 2 multiples, 3 sum of two, 4 sum at least or at most, 5 first die known."""
     if difficulty == 1:
         return _over_or_under(rng)
     if difficulty == 2:
@@ -132,7 +132,7 @@ def _over_or_under(rng: random.Random) -> Draft:
 def _multiples(rng: random.Random) -> Draft:
     """A multiple of k over a bound: the outcomes are listed and counted."""
     while True:
-        sides, k, bound = rng.randint(8, 40), rng.randint(2, 9), rng.randint(1, 15)
+        sides, k, bound = rng.randint(8, 60), rng.randint(2, 9), rng.randint(1, 40)
         outcomes = [n for n in range(k, sides + 1, k) if n > bound]
         if 1 <= len(outcomes) <= 9 and bound >= k:
             break
@@ -142,34 +142,25 @@ def _multiples(rng: random.Random) -> Draft:
 
 
 def _two_dice(rng: random.Random, difficulty: int) -> Draft:
+    """Outcomes are listed (3) or counted row by row, as many as a person would care to (4, 5)."""
     while True:
-        a, b = rng.randint(4, 12), rng.randint(4, 12)
-        total = rng.randint(3, a + b)
+        a, b, total = rng.randint(4, 20), rng.randint(4, 20), rng.randint(3, 39)
         start = rng.randint(2, a - 1) if difficulty == 5 else 1
-        firsts = range(start, a + 1)
-        wanted = [
-            (i, j) for i in firsts for j in range(1, b + 1) if i + j == total or (difficulty > 3 and i + j > total)
-        ]
-        rows = len({i for i, _ in wanted})
-        if (
-            rows <= {3: 9, 4: 6, 5: 7}[difficulty]
-            and len(wanted) < len(firsts) * b
-            and (rows >= 2 or (difficulty == 3 and rows))
-        ):
+        event = f"a sum of {total}" if difficulty == 3 else f"a sum of at {rng.choice(('least', 'most'))} {total}"
+        rows, good = _rows_of_sums(event, total, range(start, a + 1), b)
+        whole = (a - start + 1) * b
+        if (1 if difficulty == 3 else 2) <= len(rows) <= {3: 9, 4: 5, 5: 7}[difficulty] and good < whole:
             break
-    lines = []
     if difficulty == 3:
-        lines += [",".join(f"{i}+{j}" for i, j in wanted), f"count {len(wanted)}"]
+        lines = [",".join(f"{i}+{low}" for i, low, _ in rows), f"count {good}"]
     else:
-        count = 0
-        for i in sorted({i for i, _ in wanted}):
-            row = sum(first == i for first, _ in wanted)
-            count += row
-            lines.append(f"{i} with {b - row + 1} to {b}: {row}, in all {count}")
+        lines, count = [], 0
+        for i, low, high in rows:
+            count += high - low + 1
+            lines.append(f"{i} with {low} to {high}: {high - low + 1}, in all {count}")
     if difficulty == 5:
-        lines.append(f"{a}-{start - 1}={len(firsts)}")
-    lines += [*steps.multiply(len(firsts), b), *steps.reduce(len(wanted), len(firsts) * b)]
-    event = f"a sum of {total}" if difficulty == 3 else f"a sum of at least {total}"
+        lines.append(f"{a}-{start - 1}={a - start + 1}")
+    lines += [*steps.multiply(a - start + 1, b), *steps.reduce(good, whole)]
     both = f"{a} and {b} sides"
     given = f" The first shows over {start - 1}." if difficulty == 5 else ""
     prompt = rng.choice(
@@ -181,7 +172,18 @@ def _two_dice(rng: random.Random, difficulty: int) -> Draft:
     )
     sizes = [a, b] if difficulty == 5 else sorted((a, b))
     canonical = f"{event} on {sizes} from {start}"
-    return create_draft(canonical, prompt, lines, Fraction(len(wanted), len(firsts) * b))
+    return create_draft(canonical, prompt, lines, Fraction(good, whole))
+
+
+def _rows_of_sums(event: str, total: int, firsts: range, sides: int) -> tuple[list[tuple[int, int, int]], int]:
+    """Every first roll with the least and the greatest second one that make the event, and how many pairs."""
+    rows = []
+    for i in firsts:
+        low = 1 if "most" in event else max(1, total - i)
+        high = sides if "least" in event else min(sides, total - i)
+        if low <= high:
+            rows.append((i, low, high))
+    return rows, sum(high - low + 1 for _, low, high in rows)
 
 
 def expect(rng: random.Random, difficulty: int) -> Draft:
@@ -191,7 +193,7 @@ def expect(rng: random.Random, difficulty: int) -> Draft:
         canonical, tickets, total, count = str(sorted(values)), ",".join(map(str, values)), sum(values), 3
         lines = [*steps.add(values[0], values[1]), *steps.add(values[0] + values[1], values[2])]
     elif difficulty == 2:
-        low, high = sorted(rng.sample(range(1, 30), 2))
+        low, high = sorted(rng.sample(range(1, 40), 2))
         few, many = rng.randint(2, 9), rng.randint(2, 9)
         total, count = few * low + many * high, few + many
         canonical, tickets = f"{few}*{low}+{many}*{high}", f"{few} of {low} and {many} of {high}"
@@ -211,9 +213,11 @@ def expect(rng: random.Random, difficulty: int) -> Draft:
 
 def _game(rng: random.Random, difficulty: int) -> Draft:
     """A game with two prizes and their chances; a round may cost something and several may be played."""
-    count = rng.randint(3, 9)
+    count = rng.randint(3, 9 if difficulty > 3 else 12)
     good = rng.choice([n for n in range(1, count) if math.gcd(n, count) == 1])
-    win, lose = rng.randint(2, 20), rng.randint(1, 9)
+    win, lose = (
+        (rng.randint(11, 60), rng.randint(11, 60)) if difficulty == 3 else (rng.randint(2, 40), rng.randint(1, 12))
+    )
     gain = good * win - (count - good) * lose
     lines = [
         *steps.multiply(good, win),
