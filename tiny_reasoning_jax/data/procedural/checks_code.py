@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 
-from .checks_interpreter import Program, parse, run
+from tiny_reasoning_jax.data.procedural.checks_interpreter import Program, parse, run
 
 
 def solve_program(prompt: str) -> str:

@@ -247,9 +247,9 @@ class Program:
         if isinstance(kind, ast.Mod | ast.FloorDiv) and not numbers:
             raise ValueError("only numbers are divided")
         if isinstance(kind, ast.Mult) and not numbers:
-            size, times = (left, right) if isinstance(right, int) else (right, left)
-            if not isinstance(size, str | list | tuple) or len(size) * times > _MAX_SIZE:
-                raise ValueError("a product that is too large or of no meaning")
+            entries, times = (left, right) if isinstance(right, int) else (right, left)
+            if not isinstance(entries, str | list | tuple) or len(entries) * times > _MAX_SIZE:
+                raise ValueError(f"a product of more than {_MAX_SIZE} entries or of no meaning")
         return self._checked(_OPERATORS[type(kind)](left, right))
 
     def _of_UnaryOp(self, node: ast.UnaryOp, scope: _Scope) -> object:
