@@ -274,22 +274,33 @@ def test_bands_meet_at_the_threshold_with_the_stated_odds(similarity):
     assert width == NUM_HASHES or odds(width + 1) < 0.99
 
 
-def test_a_million_copies_and_one_form_filled_in_many_ways_cost_no_more_than_their_number():
+def test_thousands_of_copies_and_one_form_filled_in_many_ways_cost_no_more_than_their_number():
     rng = np.random.default_rng(0)
     form = rng.integers(0, 2**32, NUM_COLUMNS, np.uint32)
     rows = np.tile(form, (60_000, 1))
     for row in rows[30_000:]:  # fillings that share 90 of 128 hashes with the form, and fewer with each other
         places = rng.choice(NUM_HASHES, 38, replace=False)
         row[places] = rng.integers(0, 2**32, len(places), np.uint32)
-    rows[59_999] = rows[45_000]  # and some are near-duplicates of one another
+    rows[59_999] = rows[45_000]  # one is a near-duplicate of another
     rows[59_999, :9] += 1
+    rows[59_800:59_900] = rows[50_000]  # and one is there a hundred times more
     start = time.process_time()
     found_of, found = find_near_duplicates(rows, np.ones(len(rows), bool), 0.8)
     seconds = time.process_time() - start
     check_result(rows, np.ones(len(rows), bool), 0.8, found_of, found)
-    assert (found_of[1:30_000] == 0).all() and (found_of[30_000:59_999] == -1).all()
-    assert found_of[59_999] == 45_000
+    expected = np.full(len(rows), -1)
+    expected[1:30_000], expected[59_800:59_900], expected[59_999] = 0, 50_000, 45_000
+    np.testing.assert_array_equal(found_of, expected)
     assert seconds < 20, seconds
+
+
+def test_one_form_with_many_numbers_is_many_problems_and_each_is_kept_once():
+    rng = np.random.default_rng(0)
+    rows = np.tile(rng.integers(0, 2**32, NUM_COLUMNS, np.uint32), (20_000, 1))
+    rows[:10_000, NUM_HASHES:] = rows[10_000:, NUM_HASHES:] = rng.integers(0, 2**32, (10_000, 2), np.uint32)
+    rows[10_000:, :10] += 1
+    found_of, _ = find_near_duplicates(rows, np.ones(len(rows), bool), 0.8)
+    assert (found_of[:10_000] == -1).all() and (found_of[10_000:] == np.arange(10_000)).all()
 
 
 def test_memory_is_a_few_dozen_bytes_a_row(tmp_path):
