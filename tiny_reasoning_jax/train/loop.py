@@ -5,7 +5,7 @@ It refuses to go on from a non-finite step, and never saves a step whose metrics
 
 import functools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +13,13 @@ import jax
 import numpy as np
 
 from tiny_reasoning_jax.data.batch import Batch, StepBatch
+from tiny_reasoning_jax.data.problems import DIFFICULTIES
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train.checkpoint import Checkpoints
-from tiny_reasoning_jax.train.metrics import MetricsWriter
+from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
 from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, run_step
 
@@ -53,11 +54,11 @@ class Recorder:
         self.began = self.last = time.monotonic()
         self.pending: _Pending | None = None
 
-    def flush(self, validate: Callable[[], float] | None = None) -> None:
+    def flush(self, measure: Callable[[], dict[str, float]] | None = None) -> None:
         """Reads and writes the metrics of the step in flight, if there is one.
 
         Args:
-          validate: gives the validation loss to write beside them; its time does not count as the step's.
+          measure: gives what to write beside them (see `_measure`); its time does not count as the step's.
 
         Raises:
           UserError: its loss or gradient was not finite.
@@ -68,7 +69,7 @@ class Recorder:
         loss, grad_norm, finite = (float(x) for x in jax.device_get(pending.metrics))
         if not finite:
             raise UserError(_non_finite(pending, loss, grad_norm))
-        now = time.monotonic()
+        now, of_difficulty = time.monotonic(), pending.batch.difficulty_tokens
         line = {
             "step": pending.step,
             "loss": loss,
@@ -79,14 +80,35 @@ class Recorder:
             "tokens_per_second": pending.batch.num_tokens / (now - self.last),
             "data_wait_seconds": pending.data_wait_seconds,
             "seconds": self.writer.seconds_before + now - self.began,
+            **by_difficulty("mixture", of_difficulty / of_difficulty.sum()),
         }
-        if validate is not None:
-            line["validation_loss"] = validate()
-        self.last = now if validate is None else time.monotonic()
+        if measure is not None:
+            line |= measure()
+        self.last = now if measure is None else time.monotonic()
         self.writer.write(line)
         self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s")
-        if validate is not None:
-            self.progress.say(f"step {pending.step}: loss {loss:.4f}, validation loss {line['validation_loss']:.4f}")
+        if measure is not None:
+            rates = [f"{level}: {line[key]:.0%}" for level in DIFFICULTIES if (key := f"pass_rate_{level}") in line]
+            passes = f", passes {', '.join(rates)} by difficulty" if rates else ""
+            self.progress.say(
+                f"step {pending.step}: loss {loss:.4f}, validation loss {line['validation_loss']:.4f}{passes}"
+            )
+
+
+def _measure(
+    step: int,
+    params: Params,
+    validate: Callable[[Params], float],
+    probe: Callable[[Params], Sequence[float]] | None,
+    batches: Iterable[StepBatch],
+) -> dict[str, float]:
+    """Returns validation_loss and, of a probe, pass_rate_1 to pass_rate_5; the data hear of the pass rates too."""
+    measured = {"validation_loss": validate(params)}
+    if probe is not None:
+        pass_rates = probe(params)
+        batches.observe(step, pass_rates)
+        measured |= by_difficulty("pass_rate", pass_rates)
+    return measured
 
 
 def _non_finite(pending: _Pending, loss: float, grad_norm: float) -> str:
@@ -108,6 +130,7 @@ def train(
     workdir: Path,
     meta: dict[str, Any],
     validation: list[Batch],
+    probe: Callable[[Params], Sequence[float]] | None,
     should_stop: Callable[[], bool],
 ) -> TrainState:
     """Trains from state.step to config.train.num_steps; returns the state, which may be earlier if told to stop.
@@ -116,11 +139,13 @@ def train(
       config: the whole configuration.
       model_def: the model.
       state: where to begin; its buffers are taken over.
-      batches: a Grain iterator positioned at state.step (get_state is called on it).
+      batches: from `make_train_iterator`, positioned at state.step (get_state and observe are called on it).
       checkpoints: where to save, every checkpoint.every_steps and at the end.
       workdir: folder of metrics.jsonl.
       meta: what to store beside every checkpoint.
-      validation: batches for the validation loss.
+      validation: batches for the validation loss, every train.validate_every_steps and at the end.
+      probe: gives, at the same steps, the pass rate of each difficulty, [5], NaN where none was asked; they go into the
+        metrics of the step, and `batches` has observed them before a checkpoint of that step takes its state.
       should_stop: asked after every step; True saves and returns.
 
     Raises:
@@ -145,7 +170,7 @@ def train(
                 recorder.pending = _Pending(step, metrics, batch, data_wait)
                 stop = should_stop()
                 if step == end or step % config.train.validate_every_steps == 0:
-                    recorder.flush(functools.partial(validate, state.params))
+                    recorder.flush(functools.partial(_measure, step, state.params, validate, probe, batches))
                 if stop or step == end or step % config.checkpoint.every_steps == 0:
                     recorder.flush()
                     checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})

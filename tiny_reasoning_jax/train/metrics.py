@@ -1,9 +1,22 @@
 """One JSON object a step in metrics.jsonl, and the same numbers as TensorBoard events."""
 
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from tiny_reasoning_jax.data.problems import DIFFICULTIES
+
+
+def by_difficulty(name: str, values: Iterable[float]) -> dict[str, float]:
+    """{"<name>_1": ..., "<name>_5": ...} of five values; a NaN, which JSON does not know, is left out."""
+    return {
+        f"{name}_{level}": float(value)
+        for level, value in zip(DIFFICULTIES, values, strict=True)
+        if not math.isnan(value)
+    }
 
 
 class MetricsWriter:
