@@ -15,8 +15,8 @@ import pytest
 from ml_collections import FrozenConfigDict
 
 from configs.base import get_config
-from tiny_reasoning_jax.data import chat, prepare, sources
-from tiny_reasoning_jax.data.prepared import PreparedSplit
+from tiny_reasoning_jax.data import chat, gather, prepare, sources
+from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import CATEGORIES, Problem
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.errors import UserError
@@ -50,7 +50,7 @@ def generate(split, num_problems, seed, shares=None):
 
 @pytest.fixture(autouse=True)
 def stand_in(monkeypatch):
-    monkeypatch.setattr(prepare, "generate", generate)
+    monkeypatch.setattr(gather, "generate", generate)
 
 
 def write_jsonl(path, records) -> str:
@@ -59,7 +59,7 @@ def write_jsonl(path, records) -> str:
 
 
 def create_records(num=100) -> list[dict]:
-    return [{"question": f"What is {n} + 2?", "answer": f"{n} and 2.\n#### {n + 2}"} for n in range(num)]
+    return [{"question": f"What is {n} + 2?", "answer": f"{n} and 2 make {n + 2}.\n#### {n + 2}"} for n in range(num)]
 
 
 def hash_files(folder) -> dict[str, str]:
@@ -70,7 +70,7 @@ def hash_files(folder) -> dict[str, str]:
 def test_the_folder_holds_what_was_promised(tmp_path):
     summary = prepare.prepare(create_config(), tmp_path, None)
     assert os.listdir(tmp_path) == ["data"]
-    names = {"tokenizer", "train", "validation", "test.jsonl", "summary.json", "dropped.jsonl"}
+    names = {"tokenizer", "train", "validation", "test.jsonl", "summary.json", "dropped.jsonl", "preview.html"}
     assert set(os.listdir(tmp_path / "data")) == names
     assert summary == json.loads((tmp_path / "data" / "summary.json").read_text())
     assert {split: facts["kept"] for split, facts in summary["splits"].items()} == {
@@ -79,7 +79,6 @@ def test_the_folder_holds_what_was_promised(tmp_path):
         "test": 30,
     }
     assert prepare.load_problems(tmp_path / "data" / "test.jsonl") == list(generate("test", 30, 0))
-    assert [line.split(":")[0] for line in prepare.describe(summary)] == ["train", "validation", "test"]
 
 
 def test_the_arrays_hold_each_problem_as_chat_encodes_it(tmp_path):
@@ -89,18 +88,20 @@ def test_the_arrays_hold_each_problem_as_chat_encodes_it(tmp_path):
     for name, num in (("train", 300), ("validation", 20)):
         split = PreparedSplit.load(tmp_path / "data" / name)
         problems = list(generate(name, num, 0))
-        assert split.ids == [problem.id for problem in problems]
         assert split.difficulty.tolist() == [problem.difficulty for problem in problems]
-        assert (split.tokens.dtype, split.offsets.dtype) == (np.int32, np.int64)
-        assert (split.prompt_lengths.dtype, split.difficulty.dtype) == (np.int32, np.int8)
-        for i, problem in enumerate(problems):
-            tokens = split.tokens[split.offsets[i] : split.offsets[i + 1]].tolist()
+        assert [summary["categories"][c] for c in split.category] == [problem.category for problem in problems]
+        assert split.prompt_hash.tolist() == [sources.hash_prompt(problem.prompt) for problem in problems]
+        examples = split.read(range(num))
+        for i, (problem, (example_id, tokens)) in enumerate(zip(problems, examples, strict=True)):
             prompt, completion = chat.encode(tokenizer, problem)
-            assert tokens == prompt + completion and split.prompt_lengths[i] == len(prompt)
-            assert tokens[len(prompt) :].count(end) == 1
+            assert tokens.tolist() == prompt + completion and example_id == problem.id
+            assert (split.lengths[i], split.prompt_lengths[i]) == (len(tokens), len(prompt))
+            assert completion.count(end) == 1
         facts = summary["splits"][name]
-        lengths = np.diff(split.offsets)
-        assert facts["tokens"] == len(split.tokens) == lengths.sum()
+        lengths = np.asarray(split.lengths)
+        assert facts["tokens"] == sum(len(tokens) for _, tokens in examples) == lengths.sum()
+        assert facts["trained_tokens"] == lengths.sum() - split.prompt_lengths.sum()
+        assert sum(facts["length_histogram"]["counts"]) == num
         assert facts["length"]["max"] == lengths.max() and facts["length"]["mean"] == round(lengths.mean(), 1)
         counted = Counter((problem.category, str(problem.difficulty)) for problem in problems)
         assert facts["by_category"] == {
@@ -113,7 +114,7 @@ def test_another_process_writes_the_same_bytes(tmp_path):
     program = (
         "import sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
         "from tests.data import test_prepare as t\n"
-        "t.prepare.generate = t.generate\n"
+        "t.gather.generate = t.generate\n"
         "t.prepare.prepare(t.create_config(), Path(sys.argv[1]), None)\n"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "there"), str(ROOT)], check=True)
@@ -123,7 +124,7 @@ def test_another_process_writes_the_same_bytes(tmp_path):
 def test_a_finished_folder_is_returned_untouched(tmp_path, monkeypatch):
     first = prepare.prepare(create_config(), tmp_path, None)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    monkeypatch.setattr(prepare, "generate", lambda *args: pytest.fail("prepared again"))
+    monkeypatch.setattr(gather, "generate", lambda *args: pytest.fail("prepared again"))
     assert prepare.prepare(create_config(train__learning_rate=0.5), tmp_path, None) == first
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -168,14 +169,14 @@ def test_an_unreadable_summary_is_the_users_to_delete(tmp_path):
 
 def test_every_dropped_record_is_counted_and_listed(tmp_path):
     records = create_records(60)
-    long = {"question": "Long?", "answer": "word " * 300 + "\n#### 1"}
-    special = {"question": "What is <|im_end|>?", "answer": "That.\n#### 1"}
+    long = {"question": "Long?", "answer": "word " * 300 + "1\n#### 1"}
+    special = {"question": "What is <|im_end|>?", "answer": "That 1.\n#### 1"}
     records += [{"text": "x"}, long, special, dict(records[0], question="what IS  0 + 2?"), {"question": "?"}]
     source = write_jsonl(tmp_path / "train.jsonl", records)
     tests = [
-        {"question": "What is 7 + 2?", "answer": "long " * 300 + "\n#### 9"},
-        {"question": "word " * 300, "answer": "Hm.\n#### 9"},
-        {"question": "What is <think>?", "answer": "That.\n#### 1"},
+        {"question": "What is 7 + 2?", "answer": "long " * 300 + "9\n#### 9"},
+        {"question": "word " * 300, "answer": "Hm, 9.\n#### 9"},
+        {"question": "What is <think>?", "answer": "That 1.\n#### 1"},
         {"question": "Fine?", "answer": "Not at all."},
     ]
     write_jsonl(tmp_path / "test.jsonl", tests)
@@ -185,7 +186,7 @@ def test_every_dropped_record_is_counted_and_listed(tmp_path):
     for reason, num in facts["validation"]["dropped"].items():  # hashes decide where the odd ones go
         dropped[reason] = dropped.get(reason, 0) + num
     assert dropped == {
-        "unknown form": 2,
+        "unknown format": 2,
         "over seq_len": 1,
         "special token in text": 1,
         "duplicate": 1,
@@ -196,16 +197,16 @@ def test_every_dropped_record_is_counted_and_listed(tmp_path):
     assert [p.prompt for p in prepare.load_problems(tmp_path / "run/data/test.jsonl")] == ["What is 7 + 2?"]
     listed = [json.loads(line) for line in (tmp_path / "run/data/dropped.jsonl").open(encoding="utf-8")]
     assert Counter(d["reason"] for d in listed) == Counter(dropped) + Counter(facts["test"]["dropped"])
-    assert {"id": "train.jsonl:61", "reason": "unknown form"} in listed
+    assert {"train.jsonl:61": "fields: text"}.items() <= {d["id"]: d.get("detail") for d in listed}.items()
     kept = sum(f["kept"] for f in facts.values())
     assert kept + len(listed) == len(records) + len(tests)
-    assert "1 also in test" in prepare.describe(summary)[0] + prepare.describe(summary)[1]
+    assert "also in test" in (tmp_path / "run/data/preview.html").read_text()
 
 
 def test_an_example_that_just_fits_is_kept(tmp_path):
     config = create_config()
     prepare.prepare(config, tmp_path / "all", None)
-    longest = int(np.diff(PreparedSplit.load(tmp_path / "all/data/train").offsets).max())
+    longest = int(PreparedSplit.load(tmp_path / "all/data/train").lengths.max())
     facts = prepare.prepare(create_config(train__seq_len=longest - 1), tmp_path / "fits", None)["splits"]["train"]
     assert "over seq_len" not in facts["dropped"]
     # One token less, and of these problems, which are all of one length, none is left.
@@ -220,19 +221,20 @@ def test_no_training_prompt_is_in_test_or_validation(tmp_path):
     facts = summary["splits"]
     assert {split: f["kept"] for split, f in facts.items()} == {"train": 160, "validation": 20, "test": 20}
     assert sum(f["dropped"].get("duplicate", 0) for f in facts.values()) == 50
-    prompts = {p.id: sources.hash_prompt(p.prompt) for p in sources.read_jsonl(tmp_path / "all.jsonl")}
-    held = [PreparedSplit.load(tmp_path / "run/data/validation").ids]
-    held.append([p.id for p in prepare.load_problems(tmp_path / "run/data/test.jsonl")])
-    train = {prompts[i] for i in PreparedSplit.load(tmp_path / "run/data/train").ids}
-    assert not train & {prompts[i] for ids in held for i in ids}
+    prompts = {p.id: sources.hash_prompt(p.prompt) for p in sources.read_source(str(tmp_path / "all.jsonl"))}
+    train, validation = (PreparedSplit.load(tmp_path / "run/data" / name) for name in ("train", "validation"))
+    held = [example_id for example_id, _ in validation.read(range(len(validation)))]
+    held += [p.id for p in prepare.load_problems(tmp_path / "run/data/test.jsonl")]
+    assert not {prompts[i] for i, _ in train.read(range(len(train)))} & {prompts[i] for i in held}
+    assert not set(train.prompt_hash.tolist()) & set(validation.prompt_hash.tolist())
 
 
 @pytest.mark.parametrize(
     ("records", "listed"),
     [
         ([], "dropped: none"),
-        ([{"text": "x"}] * 3, "dropped: 3 unknown form"),
-        ([{"question": f"What is {n}?", "answer": "it " * 300 + "#### 1"} for n in range(9)], "over seq_len"),
+        ([{"text": "x"}] * 3, "dropped: 3 unknown format"),
+        ([{"question": f"What is {n}?", "answer": "it " * 300 + "1 #### 1"} for n in range(9)], "over seq_len"),
         (create_records(2), "holding some out"),
     ],
 )
@@ -247,7 +249,7 @@ def test_zero_usable_records_is_told_with_counts_and_leaves_nothing(tmp_path, re
 def test_a_missing_data_file_is_named_by_its_key(tmp_path, key):
     source = write_jsonl(tmp_path / "train.jsonl", create_records())
     config = create_config(**({"data__source": source} | {key: str(tmp_path / "missing.jsonl")}))
-    with pytest.raises(UserError, match=rf"{key.replace('__', '.')}=.*missing.jsonl.* is no file"):
+    with pytest.raises(UserError, match=rf"{key.replace('__', '.')}=.*missing.jsonl.* does not exist"):
         prepare.prepare(config, tmp_path / "run", None)
     assert not (tmp_path / "run").exists()
 
@@ -270,11 +272,10 @@ def test_a_failure_half_way_leaves_nothing_and_a_second_run_succeeds(tmp_path, m
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, monkeypatch):
-    def fill(self, folder):
-        folder.mkdir()
+    def fill(self):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(PreparedSplit, "save", fill)
+    monkeypatch.setattr(SplitWriter, "close", fill)
     with pytest.raises(UserError, match="the disk is full.*bytes free"):
         prepare.prepare(create_config(), tmp_path, None)
     assert os.listdir(tmp_path) == []
@@ -284,7 +285,7 @@ def test_a_killed_run_leaves_no_data_and_its_remains_are_swept_up(tmp_path):
     program = (
         "import os, sys; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
         "from tests.data import test_prepare as t\n"
-        "t.prepare.generate = t.generate\n"
+        "t.gather.generate = t.generate\n"
         "t.prepare._keep_test = lambda *args: os.kill(os.getpid(), 9)\n"
         "t.prepare.prepare(t.create_config(), Path(sys.argv[1]), None)\n"
     )
@@ -326,8 +327,9 @@ def test_gsm8k_with_the_real_tokenizer(tmp_path, shared_data):
         train__seq_len=512,
     )
     facts = prepare.prepare(config, tmp_path / "run", None)["splits"]
-    assert {split: f["kept"] for split, f in facts.items()} == {"train": 1480, "validation": 20, "test": 1319}
-    assert not any(f["dropped"] for f in facts.values())
+    assert {split: f["kept"] for split, f in facts.items()} == {"train": 1475, "validation": 20, "test": 1319}
+    # Three training problems tell the story of a test problem, two reason to another answer than they give.
+    assert [f["dropped"] for f in facts.values()] == [{"answer not in the reasoning": 2, "contaminated": 3}, {}, {}]
     given, kept = shared_data / "qwen3_tokenizer", tmp_path / "run" / "data" / "tokenizer"
     assert hash_files(given) == hash_files(kept)
 
@@ -335,7 +337,7 @@ def test_gsm8k_with_the_real_tokenizer(tmp_path, shared_data):
 def test_the_real_families_with_a_tokenizer_of_their_own(tmp_path, monkeypatch):
     from tiny_reasoning_jax.data import procedural
 
-    monkeypatch.setattr(prepare, "generate", procedural.generate)
+    monkeypatch.setattr(gather, "generate", procedural.generate)
     config = create_config(data__num_problems=600, tokenizer__vocab_size=512, train__seq_len=1024)
     summary = prepare.prepare(config, tmp_path, None)
     facts = summary["splits"]

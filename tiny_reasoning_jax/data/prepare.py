@@ -3,52 +3,43 @@
     tokenizer/            the run's tokenizer, byte for byte where it was given
     train/, validation/   `PreparedSplit`s
     test.jsonl            the problems that evaluation draws from
-    summary.json          what was kept and what was dropped, with counts, lengths and grades
-    dropped.jsonl         id and reason of every record that is not used
+    summary.json          what was kept and dropped, by which rules, from which sources, with counts, lengths and grades
+    dropped.jsonl         id and reason of every record that is not used, and of which other record it tells
+    preview.html          the same for people, with examples as the model will read them
 
-The folder appears whole or not at all, and one made from other settings is refused, never overwritten.
-Nothing is cut to fit: an example that is too long is dropped and counted.
+The folder appears whole or not at all, after checks that do not trust this code; one made from other settings is
+refused, never overwritten. Nothing is cut to fit: an example that is too long is dropped and counted.
 """
 
 import collections
-import contextlib
+import dataclasses
 import errno
-import hashlib
 import itertools
 import json
 import logging
 import os
 import shutil
+import sys
 import time
 from array import array
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
-from tiny_reasoning_jax.data import chat, sources
-from tiny_reasoning_jax.data.prepared import PreparedSplit
+from tiny_reasoning_jax.data import chat, difficulty, facts, manifest, preview, preview_page
+from tiny_reasoning_jax.data.formats import DIFFICULTY_RULE
+from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gathered, source_names
+from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
-from tiny_reasoning_jax.data.procedural import generate
-from tiny_reasoning_jax.data.tokenizer import (
-    copy_tokenizer,
-    find_tokenizer,
-    hash_tokenizer,
-    load_tokenizer,
-    train_tokenizer,
-)
+from tiny_reasoning_jax.data.tokenizer import copy_tokenizer, find_tokenizer, load_tokenizer, train_tokenizer
 from tiny_reasoning_jax.errors import UserError
 
-SPLITS = ("train", "validation", "test")
-
-_FORMAT = 1  # raise it when the same settings give other files
 _TOKENIZER_TEXTS = 20_000  # training texts of a procedural tokenizer; more change its merges very little
-# Training problems of difficulty 1 to 5. The harder are longer: so each difficulty has about as many tokens.
-_TRAIN_SHARES = (5, 4, 3, 2, 1)
 _CHUNK = 1000  # problems tokenised at a time
 _LOG_SECONDS = 5.0
-_PROCEDURAL_DIFFICULTY_RULE = "each procedural family's own five levels"
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +56,12 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None) -> dict:
       The content of summary.json.
 
     Raises:
-      UserError: unusable input, no training record left, data of other settings there, or a full disk.
+      UserError: unusable input, no training record left, data of other settings there, a failed check, or a full disk.
     """
     target = workdir / "data"
-    fingerprint = _create_fingerprint(config, tokenizer_folder)
+    fingerprint = manifest.create_fingerprint(config, tokenizer_folder)
     if target.exists():
-        return _reuse(target, fingerprint)
+        return manifest.reuse(target, fingerprint)
     workdir.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(workdir)
     scratch = workdir / f"data.tmp-{os.getpid()}"
@@ -95,16 +86,6 @@ def load_problems(path: Path) -> list[Problem]:
     return list(stream_problems(path))
 
 
-def describe(summary: dict) -> list[str]:
-    """Returns the lines that tell a person what the data stage kept and dropped."""
-    lines = []
-    for split, facts in summary["splits"].items():
-        dropped = ", ".join(f"{num:,} {reason}" for reason, num in facts["dropped"].items()) or "none"
-        longest = f"longest {facts['length']['max']:,}"
-        lines.append(f"{split}: {facts['kept']:,} problems, {facts['tokens']:,} tokens, {longest}; dropped: {dropped}")
-    return lines
-
-
 class _Drops:
     """Writes down every record that is not used, and counts them by split and reason."""
 
@@ -114,81 +95,71 @@ class _Drops:
 
     def add(self, split: str, dropped: Dropped) -> None:
         self.counts[split][dropped.reason] += 1
-        self._file.write(json.dumps({"id": dropped.id, "reason": dropped.reason}, ensure_ascii=False) + "\n")
+        line = {"id": dropped.id, "split": split, "reason": dropped.reason}
+        line |= {name: getattr(dropped, name) for name in ("of", "detail") if getattr(dropped, name)}
+        self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Path) -> dict:
     """Writes the whole data folder and returns its summary."""
     folder.mkdir()
-    started = time.monotonic()
+    started, seq_len = time.monotonic(), config.train.seq_len
     with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
         drops = _Drops(file)
-        gathered = {split: folder / f"{split}.gathered" for split in SPLITS}
-        kept = _gather(config, gathered, drops)
-        _refuse_empty(config, kept, drops)
-        tokenizer = _create_tokenizer(config, tokenizer_folder, gathered["train"], kept["train"], folder)
-        facts = {}
-        for split in ("train", "validation"):
-            problems = _logged(stream_problems(gathered[split]), f"tokenising {split}", kept[split])
-            prepared, facts[split] = _tokenise(tokenizer, problems, config.train.seq_len, split, drops)
-            prepared.save(folder / split)
-        facts["test"] = _keep_test(tokenizer, gathered["test"], config.train.seq_len, drops, folder)
-        _refuse_empty(config, {split: facts[split]["kept"] for split in SPLITS}, drops)
-    for path in gathered.values():
-        path.unlink()
-    for split in SPLITS:
-        facts[split]["dropped"] = dict(sorted(drops.counts[split].items()))
-    procedural = config.data.source == "procedural"
+        gathered = Gathered(folder / "gathered.jsonl")
+        gathered.read(config, drops.add, lambda records: _logged(records, "reading", None))
+        decisions = gathered.decide(config)
+        for split, dropped in gathered.drops():
+            drops.add(split, dropped)
+        _refuse_empty(config, {name: len(gathered.live(split)) for split, name in enumerate(SPLITS)}, drops)
+        tokenizer = _create_tokenizer(config, tokenizer_folder, gathered, folder)
+        shards, bounds = {}, None
+        for split in (TRAIN, VALIDATION):
+            name = SPLITS[split]
+            shards[name], bounds = _tokenise(tokenizer, gathered, split, config, drops, folder / name, bounds)
+        test_lengths = _keep_test(tokenizer, gathered, bounds, seq_len, drops, folder)
+    gathered.path.unlink()
+    splits = {name: PreparedSplit.load(folder / name) for name in SPLITS[:TEST]}
+    told = {name: facts.describe_split(split, gathered.categories) for name, split in splits.items()}
+    told["test"] = facts.describe_test(folder / "test.jsonl", test_lengths)
+    _refuse_empty(config, {name: told[name]["kept"] for name in SPLITS}, drops)
+    for name in SPLITS:
+        told[name]["dropped"] = dict(sorted(drops.counts[name].items()))
     summary = {
         "fingerprint": fingerprint,
-        "difficulty_rule": _PROCEDURAL_DIFFICULTY_RULE if procedural else sources.DIFFICULTY_RULE,
+        "manifest": manifest.describe(folder, shards),
+        "difficulty_rule": _describe_difficulty(config.data, bounds),
         "vocab_size": len(tokenizer),
-        "splits": facts,
+        "sources": source_names(config.data),
+        "categories": gathered.categories,
+        "splits": told,
+        **decisions,
+        "packing": {"seq_len": seq_len, "efficiency": facts.pack_some(splits["train"], seq_len, config.seed)},
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    log.info("data: %s problems prepared in %.1f s", f"{sum(kept.values()):,}", time.monotonic() - started)
+    _show(summary, splits["train"], tokenizer, folder)
+    tokens, seconds = sum(facts["tokens"] for facts in told.values()), time.monotonic() - started
+    log.info("data: %s tokens in %.1f s, %s tokens/s", f"{tokens:,}", seconds, f"{tokens / seconds:,.0f}")
     return summary
 
 
-def _gather(config, gathered: dict[str, Path], drops: _Drops) -> dict[str, int]:
-    """Writes each split's problems, each prompt once over all splits, and returns how many there are.
+def _show(summary: dict, train: PreparedSplit, tokenizer, folder: Path) -> None:
+    """Checks the folder and shows it, on the screen and as preview.html.
 
-    They go through a file because the tokenizer is trained on the text before anything can be tokenised, and
-    millions of them do not fit in memory.
+    Raises:
+      UserError: a check failed.
     """
-    procedural = config.data.source == "procedural"
-    records = _generate_splits(config) if procedural else sources.read_splits(config.data)
-    seen: dict[int, str] = {}
-    kept = dict.fromkeys(SPLITS, 0)
-    with contextlib.ExitStack() as stack:
-        files = {s: stack.enter_context(path.open("w", encoding="utf-8")) for s, path in gathered.items()}
-        for split, record in _logged(records, "reading", None):
-            if isinstance(record, Dropped):
-                drops.add(split, record)
-                continue
-            key = sources.hash_prompt(record.prompt)
-            if key in seen:
-                reason = "duplicate" if seen[key] == split else f"also in {seen[key]}"
-                drops.add(split, Dropped(record.id, reason))
-                continue
-            seen[key] = split
-            kept[split] += 1
-            files[split].write(dump_problem(record))
-    return kept
-
-
-def _generate_splits(config) -> Iterator[tuple[str, Problem]]:
-    """Yields the held-out splits first: of two equal prompts it is the training one that is dropped."""
-    data = config.data
-    sizes = {"test": data.num_test, "validation": data.num_validation, "train": data.num_problems}
-    for split, num_problems in sizes.items():
-        shares = _TRAIN_SHARES if split == "train" else (1, 1, 1, 1, 1)
-        for problem in generate(split, num_problems, config.seed, shares):
-            yield split, problem
+    checks = preview.run_checks(folder, tokenizer, summary["packing"]["seq_len"], summary["splits"])
+    examples = preview.choose_examples(train, tokenizer, summary["categories"])
+    preview_page.write_page(folder, summary, examples, checks)
+    colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    width = shutil.get_terminal_size().columns
+    log.info("%s", preview_page.render_terminal(summary, examples, checks, width, colour))
+    preview.refuse_failed(checks)
 
 
 def _refuse_empty(config, kept: dict[str, int], drops: _Drops) -> None:
-    empty = [split for split in ("train", "validation", "test") if not kept[split]]
+    empty = [split for split in SPLITS if not kept[split]]
     if not empty:
         return
     reasons = collections.Counter()
@@ -197,164 +168,137 @@ def _refuse_empty(config, kept: dict[str, int], drops: _Drops) -> None:
     listed = ", ".join(f"{num:,} {reason}" for reason, num in reasons.most_common()) or "none"
     kind = "training" if empty[0] == "train" else empty[0]
     raise UserError(
-        f"data.source={config.data.source!r} leaves no usable {kind} record; dropped: {listed}. Records "
-        f"need the GSM8K form or the messages form, with reasoning and a final answer, at most train.seq_len="
-        f"{config.train.seq_len} tokens, and to be enough for holding some out"
+        f"data.source={config.data.source!r} leaves no usable {kind} record; dropped: {listed}. Training records "
+        f"need a known form, reasoning and a final answer, at most train.seq_len={config.train.seq_len} tokens, and to "
+        f"be enough for holding some out"
     )
 
 
-def _create_tokenizer(config, tokenizer_folder: Path | None, train_path: Path, num_train: int, folder: Path):
+def _create_tokenizer(config, tokenizer_folder: Path | None, gathered: Gathered, folder: Path):
     """Puts the run's tokenizer into `folder`/tokenizer and returns it."""
     target = folder / "tokenizer"
     if config.tokenizer.source == "procedural":
         # A first one without merges renders the texts with the template that the second one will have.
         draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
-        every = max(1, num_train // _TOKENIZER_TEXTS)
-        sample = itertools.islice(stream_problems(train_path), 0, None, every)
+        rows = gathered.live(TRAIN)
+        sample = gathered.stream(rows[:: max(1, len(rows) // _TOKENIZER_TEXTS)])
         texts = ("".join(chat.render(draft, problem)) for problem in sample)
         tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, target)
         shutil.rmtree(folder / "draft")
     else:
-        copy_tokenizer(find_tokenizer(_locate_tokenizer(config, tokenizer_folder)), target)
+        copy_tokenizer(find_tokenizer(manifest.locate_tokenizer(config, tokenizer_folder)), target)
         tokenizer = load_tokenizer(target)
     chat.check_tokenizer(tokenizer)
     return tokenizer
 
 
-def _locate_tokenizer(config, tokenizer_folder: Path | None) -> str | Path:
-    if config.tokenizer.source != "model":
-        return config.tokenizer.source
-    if tokenizer_folder is None:
-        raise UserError(
-            f'tokenizer.source="model", but model.source={config.model.source!r} brings no tokenizer; set '
-            'tokenizer.source to "procedural", a folder or a hub id'
-        )
-    return tokenizer_folder
+_Encoded = tuple[int, Problem, list[int], list[int]]  # row, problem, prompt ids, completion ids
+
+
+def _encode_rows(tokenizer, gathered: Gathered, split: int, drops: _Drops) -> Iterator[_Encoded]:
+    """Encodes a split's problems; those that spell a special token are dropped.
+
+    A thread encodes one chunk, in Rust and without Python's lock, while the one before it is written.
+    """
+    rows, name = gathered.live(split), SPLITS[split]
+    stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
+    stream = _logged(stream, f"tokenising {name}", len(rows))
+    begun = None
+    with ThreadPoolExecutor(1) as pool:
+        while chunk := list(itertools.islice(stream, _CHUNK)):
+            clean = []
+            for row, problem in chunk:
+                if token := chat.find_special_token(tokenizer, problem.prompt, problem.reasoning, problem.answer):
+                    drops.add(name, Dropped(problem.id, "special token in text", detail=token))
+                else:
+                    clean.append((row, problem))
+            last, begun = begun, (clean, pool.submit(chat.encode_batch, tokenizer, [p for _, p in clean]))
+            if last is not None:
+                yield from _pair(*last)
+        if begun is not None:
+            yield from _pair(*begun)
+
+
+def _pair(clean: list[tuple[int, Problem]], encoded) -> Iterator[_Encoded]:
+    for (row, problem), (prompt, completion) in zip(clean, encoded.result(), strict=True):
+        yield row, problem, prompt, completion
 
 
 def _tokenise(
-    tokenizer, problems: Iterable[Problem], seq_len: int, split: str, drops: _Drops
-) -> tuple[PreparedSplit, dict]:
-    """Returns the split's token arrays and the facts about it."""
-    tokens, prompt_lengths, lengths, difficulty = array("i"), array("i"), array("i"), array("b")
-    ids, grades = [], collections.Counter()
-    problems = iter(problems)
-    while chunk := list(itertools.islice(problems, _CHUNK)):
-        clean = []
-        for problem in chunk:
-            if chat.find_special_token(tokenizer, problem.prompt, problem.reasoning, problem.answer):
-                drops.add(split, Dropped(problem.id, "special token in text"))
-            else:
-                clean.append(problem)
-        for problem, (prompt, completion) in zip(clean, chat.encode_batch(tokenizer, clean), strict=True):
-            # The last token is only ever a target, so a row holds one token more than it has positions.
-            if len(prompt) + len(completion) - 1 > seq_len:
-                drops.add(split, Dropped(problem.id, "over seq_len"))
-                continue
-            tokens.extend(prompt)
-            tokens.extend(completion)
-            prompt_lengths.append(len(prompt))
-            lengths.append(len(prompt) + len(completion))
-            difficulty.append(problem.difficulty)
-            ids.append(problem.id)
-            grades[problem.category, problem.difficulty] += 1
-    prepared = PreparedSplit(
-        tokens=np.asarray(tokens, np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64),
-        prompt_lengths=np.asarray(prompt_lengths, np.int32),
-        difficulty=np.asarray(difficulty, np.int8),
-        ids=ids,
-    )
-    return prepared, _state_facts(lengths, grades)
+    tokenizer, gathered: Gathered, split: int, config, drops: _Drops, folder: Path, bounds: list[int] | None
+) -> tuple[list[dict], list[int]]:
+    """Writes a split's examples; those without a level are graded by length.
 
+    Args:
+      bounds: lengths that part the difficulties, None to take them from this split.
 
-def _keep_test(tokenizer, gathered: Path, seq_len: int, drops: _Drops, folder: Path) -> dict:
-    """Writes test.jsonl and returns the facts about it.
-
-    Only prompts count here, in its lengths too: dropping a problem because its worked solution is long would
-    make the test easier.
+    Returns:
+      Facts about the shards, and the bounds.
     """
-    lengths, grades = array("i"), collections.Counter()
+    writer = SplitWriter(folder)
+    for row, problem, prompt, completion in _encode_rows(tokenizer, gathered, split, drops):
+        # The last token is only ever a target, so a row holds one token more than it has positions.
+        if (num_positions := len(prompt) + len(completion) - 1) > config.train.seq_len:
+            drops.add(SPLITS[split], Dropped(problem.id, "over seq_len", detail=f"{num_positions} positions"))
+            continue
+        writer.add(
+            problem.id, prompt, completion,
+            difficulty=int(gathered.level[row]), source=int(gathered.source[row]),
+            category=int(gathered.category[row]), prompt_hash=int(gathered.key[row]),
+        )  # fmt: skip
+    worked = np.array(writer.lengths) - np.array(writer.prompt_lengths)  # tokens of reasoning and answer
+    levels = np.array(writer.difficulties)
+    ungraded = levels == 0
+    if bounds is None:
+        known = worked[ungraded] if ungraded.any() else worked
+        bounds = difficulty.length_bounds(known) if len(known) else [0, 0, 0, 0]
+    levels[ungraded] = difficulty.from_length(worked[ungraded], bounds)
+    writer.difficulties = array("b", levels.tobytes())
+    return writer.close(), bounds
+
+
+def _keep_test(tokenizer, gathered: Gathered, bounds: list[int], seq_len: int, drops: _Drops, folder: Path) -> array:
+    """Writes test.jsonl and returns the length of every prompt, in tokens.
+
+    Only prompts count here: dropping a problem because its worked solution is long would make the test easier.
+    """
+    lengths, rows = array("i"), gathered.live(TEST)
     with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
-        for problem in stream_problems(gathered):
-            if chat.find_special_token(tokenizer, problem.prompt):
-                drops.add("test", Dropped(problem.id, "special token in text"))
+        for row, problem in zip(rows.tolist(), gathered.stream(rows), strict=True):
+            if token := chat.find_special_token(tokenizer, problem.prompt):
+                drops.add("test", Dropped(problem.id, "special token in text", detail=token))
                 continue
             num_tokens = len(chat.encode_prompt(tokenizer, problem.prompt))
             if num_tokens > seq_len:
-                drops.add("test", Dropped(problem.id, "over seq_len"))
+                drops.add("test", Dropped(problem.id, "over seq_len", detail=f"{num_tokens} positions"))
                 continue
             lengths.append(num_tokens)
-            grades[problem.category, problem.difficulty] += 1
-            file.write(dump_problem(problem))
-    return _state_facts(lengths, grades)
+            level = int(gathered.level[row]) or _grade_test(tokenizer, problem, bounds)
+            file.write(dump_problem(dataclasses.replace(problem, difficulty=level)))
+    return lengths
 
 
-def _state_facts(lengths: array, grades: collections.Counter) -> dict:
-    """Returns a split's part of the summary; lengths in tokens."""
-    by_category: dict[str, dict[str, int]] = {}
-    for (category, difficulty), num in sorted(grades.items()):
-        by_category.setdefault(category, {})[str(difficulty)] = num
-    values = np.asarray(lengths, np.int64) if len(lengths) else np.zeros(1, np.int64)
-    marks = np.percentile(values, (50, 90, 99, 100), method="higher").tolist()
-    length = {
-        "mean": round(float(values.mean()), 1),
-        **dict(zip(("p50", "p90", "p99", "max"), marks, strict=True)),
-    }
-    return {"kept": len(lengths), "tokens": int(values.sum()), "length": length, "by_category": by_category}
+def _grade_test(tokenizer, problem: Problem, bounds: list[int]) -> int:
+    texts = (problem.reasoning, problem.answer)
+    if not problem.reasoning or chat.find_special_token(tokenizer, *texts):
+        return difficulty.MIDDLE
+    _, completion = chat.encode(tokenizer, problem)
+    return int(difficulty.from_length(np.array([len(completion)]), bounds)[0])
 
 
-def _create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
-    """Returns every setting that the data folder depends on, files by their content."""
-    data = config.data
-    marks = {"data format": _FORMAT, "train.seq_len": config.train.seq_len}
-    for name in ("num_problems", "num_validation", "num_test"):
-        if getattr(data, name) < 1:
-            raise UserError(f"data.{name}={getattr(data, name)} is too small; set it to 1 or more")
-    marks["data.num_validation"] = data.num_validation
-    if data.source == "procedural":
-        marks |= {"data.source": data.source, "data.num_problems": data.num_problems, "seed": config.seed}
-        marks["data.num_test"] = data.num_test
-    else:
-        marks["data.source"] = _mark_file("data.source", Path(data.source).expanduser())
-        test_path = sources.find_test_file(data)
-        marks["data.test_source"] = _mark_file("data.test_source", test_path) if test_path else "held out"
-        if test_path is None:
-            marks["data.num_test"] = data.num_test
-    marks["tokenizer.source"] = config.tokenizer.source
-    if config.tokenizer.source == "procedural":
-        marks["tokenizer.vocab_size"] = config.tokenizer.vocab_size
-        return marks
-    folder = Path(_locate_tokenizer(config, tokenizer_folder)).expanduser()
-    if folder.is_dir():
-        marks["tokenizer.source"] = f"files with sha256 {hash_tokenizer(folder)}"
-    return marks
-
-
-def _mark_file(key: str, path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f'{key}={str(path)!r} is no file; give a JSONL file, or data.source="procedural"')
-    with path.open("rb") as file:
-        return f"{path.name} with sha256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
-
-
-def _reuse(target: Path, fingerprint: dict) -> dict:
-    try:
-        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
-        there = summary["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
-    differing = [
-        f"{key} ({there.get(key, 'not set')} there, {fingerprint.get(key, 'not set')} now)"
-        for key in sorted(there.keys() | fingerprint.keys())
-        if there.get(key) != fingerprint.get(key)
-    ]
-    if differing:
-        raise UserError(
-            f"{target} was prepared with other settings: {'; '.join(differing)}. Set them back, choose "
-            "another workdir, or delete that folder and what was trained on it"
-        )
-    return summary
+def _describe_difficulty(data, bounds: list[int]) -> str:
+    """Says in words how the difficulties came about."""
+    by_length = f"{difficulty.describe_bounds(bounds)}; {difficulty.MIDDLE} for a test problem without reasoning"
+    if data.difficulty == "length":
+        return by_length
+    rules = []
+    if data.difficulty == "measured":
+        rules.append(f"training problems: {difficulty.PASS_RATE_RULE}, from {data.grades}; others")
+    if "procedural" in source_names(data):
+        rules.append("each procedural family's own five levels")
+    if source_names(data) != ["procedural"]:
+        rules += [DIFFICULTY_RULE, f"where there is none, {by_length}"]
+    return "; ".join(rules)
 
 
 def _remove_leftovers(workdir: Path) -> None:

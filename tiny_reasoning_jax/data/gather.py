@@ -1,0 +1,362 @@
+"""First half of the data stage: every record once, from wherever it comes, and which of them are used.
+
+The problems go through a file, because the tokenizer is trained on the text before anything can be tokenised and
+millions of them do not fit in memory. In memory stay about forty bytes a problem, and all decisions are made on those:
+
+    held out     validation, and test where a source has no test file: the problems with the smallest hashes
+    duplicates   equal but for case and white space: test wins over validation over training, then the first one
+    near ones    prompts from files that MinHash finds alike, in the same order of precedence
+    contaminated training problems that share a run of words with a test problem, numbers aside
+    quotas       of a category's training problems, those with the smallest hashes stay
+
+Problems that the program generates are distinct by construction and apart by their canonical form; the last three
+rules would see only their common wording, and do not look at them.
+"""
+
+import json
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tiny_reasoning_jax.data import duplicates, gym, sources
+from tiny_reasoning_jax.data.contamination import EvaluationText
+from tiny_reasoning_jax.data.difficulty import load_grades
+from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem
+from tiny_reasoning_jax.data.procedural import generate
+from tiny_reasoning_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")  # a row's split is an index into this
+TRAIN, VALIDATION, TEST = range(3)
+# Training problems of difficulty 1 to 5. The harder are longer: so each difficulty has about as many tokens.
+_TRAIN_SHARES = (5, 4, 3, 2, 1)
+_LIVES = 0  # index into Gathered.reasons of a row that is used
+_CHUNK = 1000  # prompts that are signed at a time
+
+
+class _Record(NamedTuple):
+    """What a source gave: a record, where it belongs before anything is held out, and if the program made it itself."""
+
+    split: int
+    source: int
+    record: Problem | Dropped
+    generated: bool
+
+
+def source_names(data) -> list[str]:
+    """Returns the sources of config.data in their order.
+
+    Raises:
+      UserError: one is empty or named twice.
+    """
+    names = [name.strip() for name in data.source.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise UserError(f"data.source={data.source!r}: name every source once, separated by commas, none empty")
+    return names
+
+
+def is_generated(name: str) -> bool:
+    """Whether a source's problems are made by a program, in a few forms of words that all of them share."""
+    return name == "procedural" or name.partition(":")[0] == "gym"
+
+
+def find_test_source(data, name: str) -> str | None:
+    """Returns the test problems that one of the sources brings along; None where they are made or held out."""
+    if data.test_source != "auto" or name == "procedural":
+        return None
+    return sources.find_test_source(name)
+
+
+class Gathered:
+    """All problems on disk and what is known of each, by row.
+
+    Attributes:
+      categories: their names; a row's category is an index into this.
+      split, source, category, level: small integers [n]; level is 0 where the source has none.
+      key: uint64 [n], hash of the prompt.
+      generated: bool [n], whether the program made the problem itself.
+      reasons: the reasons for which rows are not used; a row's fate is an index into this, 0 if it is used.
+      fate: int8 [n]. of: int64 [n], the row that it repeats or gives away, -1 where there is none.
+      detail: by row, where the reason needs more words.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.categories: list[str] = []
+        self.reasons = ["used"]
+        self.detail: dict[int, str] = {}
+        self._offsets = array("q")
+
+    def read(self, config, on_drop: Callable[[str, Dropped], None], logged: Callable[[Iterator], Iterator]) -> None:
+        """Writes every problem of the sources to `path`; what is none goes to on_drop(split, dropped)."""
+        grades = load_grades(Path(config.data.grades).expanduser()) if config.data.difficulty == "measured" else None
+        by_length = config.data.difficulty == "length"
+        columns = {"split": array("b"), "source": array("h"), "category": array("h"), "level": array("b")}
+        key, generated, mute, graded = array("Q"), array("b"), array("b"), array("b")
+        codes: dict[str, int] = {}
+        foreign: list[Problem] = []
+        position = 0
+        with self.path.open("wb") as file, self._signatures().open("wb") as signatures:
+            for split, source, record, made_here in logged(_read_all(config)):
+                if isinstance(record, Dropped):
+                    on_drop(SPLITS[split], record)
+                    continue
+                line = dump_problem(record).encode()
+                file.write(line)
+                self._offsets.append(position)
+                position += len(line)
+                code = codes.setdefault(record.category, len(codes))
+                level = (
+                    0
+                    if by_length
+                    else record.difficulty
+                    if grades is None
+                    else grades.get(record.id, record.difficulty)
+                )
+                for column, value in zip(columns.values(), (split, source, code, level), strict=True):
+                    column.append(value)
+                key.append(sources.hash_prompt(record.prompt))
+                generated.append(made_here)
+                mute.append(not record.reasoning)
+                graded.append(grades is None or record.id in grades)
+                if not made_here and config.data.near_duplicates < 1:
+                    foreign.append(record)
+                if len(foreign) == _CHUNK:
+                    signatures.write(_sign(foreign))
+                    foreign.clear()
+            if foreign:
+                signatures.write(_sign(foreign))
+        self.categories = list(codes)
+        self.split, self.source, self.category, self.level = (np.array(column) for column in columns.values())
+        self.key, self.generated, self._mute = np.array(key), np.array(generated, bool), np.array(mute, bool)
+        self._graded = np.array(graded, bool)
+        self.fate = np.zeros(len(key), np.int8)
+        self.of = np.full(len(key), -1, np.int64)
+
+    def _signatures(self) -> Path:
+        return self.path.with_suffix(".signatures")
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def live(self, split: int) -> np.ndarray:
+        """Returns the rows of a split that are used, in order."""
+        return np.flatnonzero((self.split == split) & (self.fate == _LIVES))
+
+    def stream(self, rows: np.ndarray) -> Iterator[Problem]:
+        """Reads the problems of rising rows, one after the other."""
+        yield from (Problem(**json.loads(line)) for line in _pick_lines(self.path, rows))
+
+    def name(self, row: int) -> str:
+        """Returns the id of one row's problem."""
+        with self.path.open("rb") as file:
+            file.seek(self._offsets[row])
+            return json.loads(file.readline())["id"]
+
+    def drop(self, rows: np.ndarray, reason: str, of: np.ndarray | int = -1) -> None:
+        """Marks rows as not used, with the reason and the row of which each tells."""
+        if not len(rows):
+            return
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.fate[rows] = self.reasons.index(reason)
+        self.of[rows] = of
+
+    def drops(self) -> Iterator[tuple[str, Dropped]]:
+        """Yields (split, dropped) of every row that is not used."""
+        rows = np.flatnonzero(self.fate != _LIVES)
+        for row, problem in zip(rows.tolist(), self.stream(rows), strict=True):
+            of = self.name(self.of[row]) if self.of[row] >= 0 else ""
+            reason = self.reasons[self.fate[row]]
+            yield SPLITS[self.split[row]], Dropped(problem.id, reason, of, self.detail.get(row, ""))
+
+    def decide(self, config) -> dict:
+        """Decides which rows are used; see the module. Returns the summary's facts on near ones and contamination."""
+        self._hold_out(config.data)
+        self._drop_duplicates()
+        near = self._drop_near_duplicates(config.data.near_duplicates)
+        self.drop(np.flatnonzero((self.fate == _LIVES) & self._mute & (self.split != TEST)), "no reasoning")
+        self.drop(np.flatnonzero((self.fate == _LIVES) & ~self._graded & (self.split == TRAIN)), "not measured")
+        contaminated = self._drop_contaminated(config.data.decontamination_ngram)
+        self._apply_quotas(parse_quotas(config.data.category_quotas))
+        return {"near_duplicates": near, "contaminated": contaminated}
+
+    def _hold_out(self, data) -> None:
+        """Moves problems with the smallest hashes out of training: a choice that depends on neither seed nor order."""
+        names = source_names(data)
+        test_keys = np.unique(self.key[self.split == TEST])
+        for source, name in enumerate(names):
+            if name == "procedural":
+                continue
+            rows = np.flatnonzero((self.source == source) & (self.split == TRAIN))
+            distinct = np.setdiff1d(self.key[rows], test_keys)  # in rising order
+            tenth = max(1, len(distinct) // 10)
+            has_test = data.test_source != "auto" or find_test_source(data, name) is not None
+            num_test = 0 if has_test else min(_part(data.num_test, names), tenth)
+            held = distinct[: num_test + min(_part(data.num_validation, names), tenth)]
+            rank = np.searchsorted(held, self.key[rows])
+            is_held = rank < len(held)
+            is_held[is_held] = held[rank[is_held]] == self.key[rows][is_held]
+            self.split[rows[is_held]] = np.where(rank[is_held] < num_test, TEST, VALIDATION)
+
+    def _drop_duplicates(self) -> None:
+        order = np.lexsort((np.arange(len(self)), -self.split.astype(np.int64), self.key))
+        first = np.ones(len(order), bool)
+        first[1:] = self.key[order][1:] != self.key[order][:-1]
+        winner = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
+        for split, name in enumerate(SPLITS):
+            among = ~first & (self.split[winner] == split)
+            same = self.split[order] == split
+            self.drop(order[among & same], "duplicate", winner[among & same])
+            self.drop(order[among & ~same], f"also in {name}", winner[among & ~same])
+
+    def _drop_near_duplicates(self, similarity: float) -> dict:
+        facts = {"similarity": similarity, "pairs": 0}
+        rows = np.flatnonzero(~self.generated)
+        if similarity < 1 and len(rows):
+            width = duplicates.NUM_COLUMNS
+            signatures = np.memmap(self._signatures(), duplicates.DTYPE, "r", shape=(len(rows), width))
+            of, found = duplicates.find_near_duplicates(signatures, self.fate[rows] == _LIVES, similarity)
+            later = np.flatnonzero(of >= 0)
+            rows_a, rows_b, found = rows[of[later]], rows[later], found[later]  # a is the earlier one
+            # A held-out problem stays, wherever it stands in the file; a test set is never thinned out.
+            swap = self.split[rows_b] > self.split[rows_a]
+            kept, lost = np.where(swap, rows_b, rows_a), np.where(swap, rows_a, rows_b)
+            is_test = self.split[lost] == TEST
+            kept, lost, found = kept[~is_test], lost[~is_test], found[~is_test]
+            self.drop(lost, "near duplicate", kept)
+            self.detail |= {row: f"similarity {s:.2f}" for row, s in zip(lost.tolist(), found.tolist(), strict=True)}
+            facts["pairs"] = int((self.fate == self.reasons.index("near duplicate")).sum()) if len(lost) else 0
+        self._signatures().unlink()
+        return facts
+
+    def _drop_contaminated(self, ngram: int) -> dict:
+        tests = np.flatnonzero((self.split == TEST) & (self.fate == _LIVES) & ~self.generated)
+        suspects = np.flatnonzero((self.split == TRAIN) & (self.fate == _LIVES) & ~self.generated)
+        facts = {"ngram": ngram, "test_problems": len(tests), "training_problems": 0}
+        if not ngram or not len(tests):
+            return facts
+        evaluation, row_of = EvaluationText(ngram), {}
+        for row, problem in zip(tests.tolist(), self.stream(tests), strict=True):
+            evaluation.add(problem.id, problem.prompt)
+            row_of[problem.id] = row
+        for row, problem in zip(suspects.tolist(), self.stream(suspects), strict=True):
+            if found := evaluation.find(problem.prompt):
+                test_id, shared = found
+                self.drop(np.array([row]), "contaminated", row_of[test_id])
+                self.detail[row] = shared
+                facts["training_problems"] += 1
+        return facts
+
+    def _apply_quotas(self, quotas: dict[str, int]) -> None:
+        unknown = sorted(set(quotas) - set(self.categories))
+        if unknown:
+            raise UserError(
+                f"data.category_quotas names {', '.join(unknown)}, which no problem has; the categories are: "
+                f"{', '.join(sorted(self.categories))}"
+            )
+        for name, quota in quotas.items():
+            rows = self.live(TRAIN)
+            rows = rows[self.category[rows] == self.categories.index(name)]
+            self.drop(rows[np.argsort(self.key[rows], kind="stable")[quota:]], "over its category's quota")
+
+
+def _sign(problems: list[Problem]) -> bytes:
+    return duplicates.sign([p.prompt for p in problems], [p.answer for p in problems]).tobytes()
+
+
+def parse_quotas(text: str) -> dict[str, int]:
+    """Reads data.category_quotas, "algebra=5000,logic=2000" or "none".
+
+    Raises:
+      UserError: it has another form.
+    """
+    if text == "none":
+        return {}
+    quotas = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        if not name or not number.isdecimal() or name in quotas:
+            raise UserError(
+                f'data.category_quotas={text!r}: {part!r} is no quota; write "algebra=5000,logic=2000", each category '
+                'once, or "none"'
+            )
+        quotas[name] = int(number)
+    return quotas
+
+
+def parse_weights(data) -> list[float] | None:
+    """Reads data.weights, one number for each source, e.g. "3,1"; None for "auto".
+
+    Raises:
+      UserError: there are not as many as sources, or one is not above 0.
+    """
+    if data.weights == "auto":
+        return None
+    names, parts = source_names(data), [part.strip() for part in data.weights.split(",")]
+    try:
+        weights = [float(part) for part in parts]
+    except ValueError:
+        weights = []
+    if len(weights) != len(names) or not all(0 < weight < float("inf") for weight in weights):
+        raise UserError(
+            f"data.weights={data.weights!r} must be {len(names)} numbers above 0, separated by commas, one for each of "
+            f'data.source={data.source!r}; "auto" draws each source by its size'
+        )
+    return weights
+
+
+def _part(num_problems: int, names: list[str]) -> int:
+    """Returns what each of several sources gives of a number of held-out problems."""
+    return -(-num_problems // len(names))
+
+
+def _read_all(config) -> Iterator[_Record]:
+    """Yields every record: per source test, then validation and training; a test source of its own before all."""
+    data, names = config.data, source_names(config.data)
+    if data.test_source != "auto":
+        made_here = is_generated(data.test_source)
+        for record in _read_test(config):
+            yield _Record(TEST, 0, record, made_here)
+    for source, name in enumerate(names):
+        if name == "procedural":
+            yield from _generate(config, source, len(names))
+            continue
+        if test_name := find_test_source(data, name):
+            for record in sources.read_source(test_name, data.format, "data.test_source"):
+                yield _Record(TEST, source, record, False)
+        for record in sources.read_source(name, data.format, "data.source"):
+            yield _Record(TRAIN, source, record, False)
+
+
+def _read_test(config) -> Iterator[Problem | Dropped]:
+    data = config.data
+    if data.test_source == "procedural":
+        return generate("test", data.num_test, config.seed)
+    if is_generated(data.test_source):
+        return gym.read_gym(data.test_source, data.num_test, config.seed)
+    return sources.read_source(data.test_source, "auto", "data.test_source")
+
+
+def _generate(config, source: int, num_sources: int) -> Iterator[_Record]:
+    data, even = config.data, (1, 1, 1, 1, 1)
+    sizes = [(VALIDATION, -(-data.num_validation // num_sources), even), (TRAIN, data.num_problems, _TRAIN_SHARES)]
+    if data.test_source == "auto":
+        sizes.insert(0, (TEST, -(-data.num_test // num_sources), even))
+    for split, num_problems, shares in sizes:
+        for problem in generate(SPLITS[split], num_problems, config.seed, shares):
+            yield _Record(split, source, problem, True)
+
+
+def _pick_lines(path: Path, rows: np.ndarray) -> Iterator[bytes]:
+    wanted = iter(rows.tolist())
+    row = next(wanted, None)
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if row is None:
+                return
+            if number == row:
+                yield line
+                row = next(wanted, None)

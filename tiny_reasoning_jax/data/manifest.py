@@ -1,0 +1,109 @@
+"""What a data folder was made from: the settings and contents that must match before it is used again."""
+
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+
+from tiny_reasoning_jax.data import sources
+from tiny_reasoning_jax.data.gather import find_test_source, is_generated, parse_quotas, parse_weights, source_names
+from tiny_reasoning_jax.data.tokenizer import hash_tokenizer
+from tiny_reasoning_jax.errors import UserError
+
+_FORMAT = 2  # raise it when the same settings give other files
+
+
+def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
+    """Returns every setting that the data folder depends on, files by their content and hub sets by their revision.
+
+    Raises:
+      UserError: a source is missing, or a size is out of range.
+    """
+    data = config.data
+    marks = {"data format": _FORMAT, "train.seq_len": config.train.seq_len}
+    for name in ("num_problems", "num_validation", "num_test"):
+        if getattr(data, name) < 1:
+            raise UserError(f"data.{name}={getattr(data, name)} is too small; set it to 1 or more")
+    names = source_names(data)
+    parse_quotas(data.category_quotas), parse_weights(data)  # refused before anything is read
+    marks["data.num_validation"] = data.num_validation
+    marks["data.source"] = "; ".join(_mark(name, "data.source") for name in names)
+    tests = {name: find_test_source(data, name) for name in names}
+    if data.test_source != "auto":
+        marks["data.test_source"] = _mark(data.test_source, "data.test_source")
+        marks["data.num_test"] = data.num_test
+    else:
+        marks["data.test_source"] = "; ".join(_mark(test, "data.test_source") for test in tests.values() if test)
+        if None in tests.values():
+            marks["data.num_test"] = data.num_test
+    if "procedural" in names:
+        marks |= {"data.num_problems": data.num_problems, "seed": config.seed}
+    if is_generated(data.test_source):
+        marks["seed"] = config.seed
+    if names != ["procedural"]:
+        marks |= {f"data.{name}": data[name] for name in ("format", "near_duplicates", "decontamination_ngram")}
+    marks |= {f"data.{name}": data[name] for name in ("category_quotas", "difficulty")}
+    if data.grades != "none":
+        marks["data.grades"] = _mark(data.grades, "data.grades")
+    marks["tokenizer.source"] = config.tokenizer.source
+    if config.tokenizer.source == "procedural":
+        marks["tokenizer.vocab_size"] = config.tokenizer.vocab_size
+        return marks
+    folder = Path(locate_tokenizer(config, tokenizer_folder)).expanduser()
+    if folder.is_dir():
+        marks["tokenizer.source"] = f"files with sha256 {hash_tokenizer(folder)}"
+    return marks
+
+
+def _mark(name: str, key: str) -> str:
+    return name if is_generated(name) else sources.mark_source(name, key)
+
+
+def locate_tokenizer(config, tokenizer_folder: Path | None) -> str | Path:
+    """Returns the folder or hub id of the tokenizer that the configuration asks for."""
+    if config.tokenizer.source != "model":
+        return config.tokenizer.source
+    if tokenizer_folder is None:
+        raise UserError(
+            f'tokenizer.source="model", but model.source={config.model.source!r} brings no tokenizer; set '
+            'tokenizer.source to "procedural", a folder or a hub id'
+        )
+    return tokenizer_folder
+
+
+def reuse(target: Path, fingerprint: dict) -> dict:
+    """Returns the summary of a finished data folder.
+
+    Raises:
+      UserError: it was made from other settings, which are named, or has no readable summary.
+    """
+    try:
+        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+        there = summary["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
+    differing = [
+        f"{key} ({there.get(key, 'not set')} there, {fingerprint.get(key, 'not set')} now)"
+        for key in sorted(there.keys() | fingerprint.keys())
+        if there.get(key) != fingerprint.get(key)
+    ]
+    if differing:
+        raise UserError(
+            f"{target} was prepared with other settings: {'; '.join(differing)}. Set them back, choose "
+            "another workdir, or delete that folder and what was trained on it"
+        )
+    return summary
+
+
+def describe(folder: Path, shards: dict[str, list[dict]]) -> dict:
+    """Returns the manifest: which code wrote the folder, with which tokenizer, into which files."""
+    room = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(room.rglob("*.py")):
+        digest.update(path.relative_to(room).as_posix().encode() + path.read_bytes())
+    return {
+        "version": importlib.metadata.version("tiny_reasoning_jax"),
+        "code_sha256": digest.hexdigest()[:16],
+        "tokenizer_sha256": hash_tokenizer(folder / "tokenizer"),
+        "shards": shards,
+    }
