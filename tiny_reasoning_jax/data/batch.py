@@ -29,16 +29,18 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class StepBatch:
-    """All rows of one optimizer step.
+    """This host's rows of one optimizer step; the numbers are of the whole step, over all hosts.
 
     Attributes:
-      arrays: Batch whose arrays are [accum_steps, B, T].
-      ids: example ids of each micro-batch.
+      arrays: Batch whose arrays are [accum_steps, B, T]; those of all hosts, side by side along B, are the step.
+      ids: example ids of each micro-batch, this host's only.
       num_tokens: real (not padding) input positions in the step.
       num_trained_tokens: positions with loss_mask True.
+      difficulty_tokens: int64 [5], the real input positions by difficulty of their example.
     """
 
     arrays: Batch
     ids: list[list[str]]
     num_tokens: int
     num_trained_tokens: int
+    difficulty_tokens: np.ndarray
