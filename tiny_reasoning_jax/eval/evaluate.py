@@ -1,21 +1,25 @@
 """Problems in, graded samples out, and the files that keep them: eval/results.json and eval/samples.jsonl.
 
 Every completion is kept with its verdict: a score that nobody can look behind is not written. It refuses
-prompts that do not fit into the model together with the longest completion; it never cuts one.
+prompts that do not fit into the model together with the longest completion (it never cuts one), and problems that
+only a run of the program that the model wrote could judge.
 """
 
+import dataclasses
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from ml_collections.config_dict import FrozenConfigDict
 
 from tiny_reasoning_jax import answers
-from tiny_reasoning_jax.data import chat
+from tiny_reasoning_jax.answers import Verdict
+from tiny_reasoning_jax.data import chat, gym
 from tiny_reasoning_jax.data.problems import Problem
+from tiny_reasoning_jax.data.procedural import families
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import statistics
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
@@ -73,10 +77,49 @@ def evaluate(
       "wrong", "unparsed"), truncated (no end of turn within max_new_tokens), num_tokens (of the completion).
 
     Raises:
-      UserError: a prompt is too long for the model.
+      UserError: a prompt is too long for the model, or an answer cannot be judged here.
     """
+    _refuse_unjudgeable(problems)
     prompts = [chat.encode_prompt(tokenizer, problem.prompt) for problem in problems]
     _refuse_long(model_def, problems, prompts, config_eval.max_new_tokens)
+    written = ask(
+        model_def, params, prompts, tokenizer, config_eval,
+        temperature=config_eval.temperature, seed=seed, on_batch=on_batch,
+    )  # fmt: skip
+    samples = []
+    for problem, (text, completion) in zip(problems, written, strict=True):
+        extracted, verdict = judge(problem, text)
+        samples.append({
+            "id": problem.id,
+            "task": task,
+            "category": problem.category,
+            "difficulty": problem.difficulty,
+            "prompt": problem.prompt,
+            "completion": text,
+            "extracted": extracted,
+            "answer": problem.answer,
+            "verdict": verdict.value,
+            "truncated": completion.stop_reason == "length",
+            "num_tokens": len(completion.tokens),
+        })  # fmt: skip
+    return samples
+
+
+def ask(
+    model_def: ModelDef,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    tokenizer,
+    config_eval: FrozenConfigDict,
+    *,
+    temperature: float,
+    seed: int,
+    on_batch: Callable[[list[Completion]], None] | None = None,
+) -> list[tuple[str, Completion]]:
+    """Lets the model continue every prompt (token ids) until its turn ends; returns text and tokens in their order.
+
+    The text has special tokens such as <think> as written; the end of turn is not part of it.
+    """
     completions = generate(
         model_def,
         params,
@@ -84,30 +127,49 @@ def evaluate(
         max_new_tokens=config_eval.max_new_tokens,
         eos_ids=(chat.end_of_turn_id(tokenizer), tokenizer.get_added_vocab()["<|endoftext|>"]),
         batch_size=config_eval.batch_size,
-        temperature=config_eval.temperature,
+        temperature=temperature,
         top_p=config_eval.top_p,
         top_k=config_eval.top_k,
         seed=seed,
         on_batch=on_batch,
     )
-    as_written = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    texts = [tokenizer.decode(completion.tokens, **as_written) for completion in completions]
-    return [
-        {
-            "id": problem.id,
-            "task": task,
-            "category": problem.category,
-            "difficulty": problem.difficulty,
-            "prompt": problem.prompt,
-            "completion": text,
-            "extracted": answers.extract(text),
-            "answer": problem.answer,
-            "verdict": answers.grade(text, problem.answer).value,
-            "truncated": completion.stop_reason == "length",
-            "num_tokens": len(completion.tokens),
-        }
-        for problem, completion, text in zip(problems, completions, texts, strict=True)
-    ]
+    return [(decode(tokenizer, completion.tokens), completion) for completion in completions]
+
+
+def decode(tokenizer, tokens: Sequence[int]) -> str:
+    """The text of these token ids, special tokens and white space as written."""
+    return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def judge(problem: Problem, text: str) -> tuple[str | None, Verdict]:
+    """Returns the final answer found in a completion, None if there is none, and what becomes of it.
+
+    Where several answers are right the task or family decides, otherwise the program's grader.
+    """
+    extracted = answers.extract(text)
+    if extracted is None:
+        return None, Verdict.UNPARSED
+    if problem.source.startswith("gym:"):
+        right = gym.score(problem, extracted)
+    elif problem.source in families.ACCEPTS:
+        right = families.check(dataclasses.replace(problem, answer=extracted))
+    else:
+        return extracted, answers.grade(text, problem.answer)
+    return extracted, Verdict.CORRECT if right else Verdict.WRONG
+
+
+def _refuse_unjudgeable(problems: list[Problem]) -> None:
+    """Raises, before hours of generation, what judging their answers would raise."""
+    programs = [problem.id for problem in problems if problem.tests]
+    if programs:
+        raise UserError(
+            f"{len(programs)} of {len(problems)} test problems ask for a program (the first is {programs[0]}); judging "
+            "it means running what a model wrote, which this version refuses because it has no sandbox: choose "
+            "another data.test_source in another workdir"
+        )
+    for problem in problems:
+        if problem.source.startswith("gym:"):
+            gym.score(problem, problem.answer)
 
 
 def _refuse_long(model_def: ModelDef, problems: list[Problem], prompts: list[list[int]], max_new_tokens: int) -> None:
