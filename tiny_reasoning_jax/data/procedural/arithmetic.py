@@ -28,7 +28,7 @@ def _sum_terms(rng: random.Random, difficulty: int) -> list[int]:
     if difficulty == 1:
         terms = [rng.randint(2, 59), rng.choice((-1, 1)) * rng.randint(2, 9)]
         return terms[::-1] if terms[1] > 0 and rng.random() < 0.5 else terms
-    count, low, high = {2: (3, 2, 9), 3: (3, 10, 99), 4: (3, 10, 399), 5: (4, 100, 999)}[difficulty]
+    count, low, high = {2: (3, 2, 9), 3: (3, 10, 99), 4: (3, 100, 499), 5: (4, 100, 999)}[difficulty]
     first = rng.randint(10, 199) if difficulty == 2 else rng.randint(low, high)
     return [first] + [rng.choice((-1, 1)) * rng.randint(low, high) for _ in range(count - 1)]
 
@@ -50,7 +50,7 @@ def products(rng: random.Random, difficulty: int) -> Draft:
         a, b = rng.choice((rng.randint(2, 9), rng.randint(11, 39), rng.randint(11, 39))), rng.randint(2, 9)
     else:
         low, high, low_b, high_b = {
-            2: (23, 99, 3, 9), 3: (101, 999, 3, 9), 4: (11, 99, 11, 99), 5: (101, 1250, 11, 99),
+            2: (41, 99, 3, 9), 3: (101, 999, 3, 9), 4: (11, 99, 11, 99), 5: (101, 1250, 11, 99),
         }[difficulty]  # fmt: skip
         a, b = rng.randint(low, high), rng.randint(low_b, high_b)
     left, right = (a, b) if rng.random() < 0.5 else (b, a)
@@ -154,7 +154,7 @@ def _percent_of(rng: random.Random, difficulty: int) -> Draft:
         rate, base = 10 * rng.randint(2, 9), 10 * rng.randint(2, 40)
         lines = [f"10% of {base}={base // 10}", *steps.multiply(base // 10, rate // 10)]
     else:
-        rate, base = 5 * (2 * rng.randint(1, 9) + 1), 20 * rng.randint(2, 99)
+        rate, base = 5 * (2 * rng.randint(1, 9) + 1), 20 * rng.randint(2, 49)
         lines = steps.divide(base, 20)
         lines = [*lines[:-1], f"5% of {base}={base}/20={base // 20}", f"{rate}/5={rate // 5}"]
         lines += steps.multiply(base // 20, rate // 5)
@@ -182,7 +182,7 @@ def _change_price(price: int, change: int) -> tuple[list[str], int]:
 def _percent_twice(rng: random.Random, difficulty: int) -> Draft:
     """Two changes of a price in a row; 5 asks for several items and has a number that plays no part."""
     price = 100 * rng.randint(2, 12 if difficulty == 4 else 9)
-    first, second = (rng.choice((-1, 1)) * 10 * rng.randint(1, 5 if difficulty == 4 else 6) for _ in range(2))
+    first, second = (rng.choice((-1, 1)) * 10 * rng.randint(1, 5) for _ in range(2))
     lines, price_now = _change_price(price, first)
     more, price_now = _change_price(price_now, second)
     changes = f"{_change_word(first)} by {abs(first)}% and then {_change_word(second)} by {abs(second)}%"

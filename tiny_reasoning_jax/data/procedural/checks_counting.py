@@ -60,7 +60,7 @@ def _layer(a: int, b: int) -> int:
 
 def solve_counting(prompt: str) -> str:
     """Ways by listing choices (small kinds one by one, then their product), numbers by dividing each."""
-    if "from" in prompt:
+    if " numbers from " in prompt:
         low, high = map(int, find(r"from (\d+) to (\d+)", prompt))
         m, n = integers(prompt.split(f"to {high}")[1])
         some = sum(1 for number in range(low, high + 1) if number % m == 0 or number % n == 0)

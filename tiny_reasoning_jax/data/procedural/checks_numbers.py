@@ -82,7 +82,7 @@ _SIGNS = {
 
 
 def solve_inequality(prompt: str) -> str:
-    """The integers from -500 to 500 that fit."""
+    """The integers from -150 to 150 that fit."""
     chain = find(r"([-+|\dx]+[<>]=?[-+\dx]+(?:[<>]=?[-+\dx]+)?)", prompt.replace("|<", "| <").replace(" <", "<"))[0]
     sides, signs = re.split(r"[<>]=?", chain), re.findall(r"[<>]=?", chain)
     lines = []  # the values of every side at 0 and 1 say the whole line
@@ -91,7 +91,7 @@ def solve_inequality(prompt: str) -> str:
         lines.append((int(at0), int(at1 - at0), side.startswith("|")))
     bound = re.search(r"and x>(-?\d+)", prompt)
     fits = []
-    for x in range(-500, 501):
+    for x in range(-150, 151):
         values = [abs(c + m * x) if absolute else c + m * x for c, m, absolute in lines]
         holds = all(_SIGNS[sign](a, b) for sign, a, b in zip(signs, values, values[1:], strict=False))
         if holds and (bound is None or x > int(bound[1])):

@@ -20,9 +20,9 @@ def _outfits(rng: random.Random) -> Draft:
     clothes = rng.choice(("{} hats, {} coats and {} caps", "{} shirts, {} coats and {} hats")).format(*counts)
     prompt = rng.choice(
         (
-            f"Ann has {clothes}. In how many ways can she take one of each?",
-            f"How many ways are there to take one each of {clothes}?",
-            f"Find the number of ways to choose one each of {clothes}.",
+            f"Ann has {clothes}. How many outfits are there?",
+            f"How many outfits do {clothes} make?",
+            f"Find the number of outfits from {clothes}.",
         )
     )
     return create_draft(f"one of {sorted(counts)}", prompt, lines, a * b * c)

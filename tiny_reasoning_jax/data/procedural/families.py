@@ -33,6 +33,7 @@ from tiny_reasoning_jax.data.procedural import (
     sets,
     shapes,
 )
+from tiny_reasoning_jax.data.procedural.spaces import SPACES
 from tiny_reasoning_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ SPLITS = {"test": range(0, 10), "validation": range(10, 15), "train": range(15, 
 # A family x difficulty counts as exhausted when this many drafts for every problem it has given, over the
 # split's share, brought nothing new: a problem of average likelihood is missed with a chance of exp(-20).
 _PATIENCE = 20
+COUNTED = 100_000  # spaces that reach it are not counted to their end
 
 
 def _hash(family: str, canonical: str) -> bytes:
@@ -97,12 +99,47 @@ def _bucket(digest: bytes) -> int:
     return int.from_bytes(digest, "big") % 100
 
 
+def num_distinct(split: str, family: str, difficulty: int) -> int | None:
+    """How many problems of a family and difficulty a split has; None where all splits together have 100,000 or more."""
+    sizes = SPACES.get((family, difficulty))
+    return None if sizes is None else sizes[tuple(SPLITS).index(split)]
+
+
+def count_space(family: str, difficulty: int) -> tuple[int, ...] | None:
+    """Counts what `num_distinct` states, by drawing until nothing new turns up: the size in every split.
+
+    Returns None as soon as 100,000 distinct problems were met.
+    """
+    create, rng = FAMILIES[family][1], random.Random(f"space/{family}/{difficulty}")
+    seen, misses = set(), 0
+    while misses < _PATIENCE * (len(seen) + 10):
+        digest = _hash(family, create(rng, difficulty).canonical)
+        misses = misses + 1 if digest in seen else 0
+        seen.add(digest)
+        if len(seen) == COUNTED:
+            return None
+    return tuple(sum(_bucket(digest) in buckets for digest in seen) for buckets in SPLITS.values())
+
+
+def mark_family(family: str) -> str:
+    """A mark that changes when the generator makes other problems, so that a stale count is noticed."""
+    digest = hashlib.blake2b(digest_size=4)
+    for difficulty in DIFFICULTIES:
+        for i in range(20):
+            digest.update(FAMILIES[family][1](random.Random(f"{family}/{i}"), difficulty).canonical.encode())
+    return digest.hexdigest()
+
+
 def problems_of(split: str, family: str, difficulty: int, seed: int) -> Iterator[Problem]:
-    """Every problem of one family and difficulty in random order, each once, until no new one turns up."""
+    """Every problem of one family and difficulty in random order, each once.
+
+    Ends with the last of a space that was counted (`num_distinct`), else where no new one turns up.
+    """
     category, create, _ = FAMILIES[family]
+    size = num_distinct(split, family, difficulty)
     rng = random.Random(f"{seed}/{split}/{family}/{difficulty}")
     buckets, seen, misses = SPLITS[split], set(), 0
-    while misses < _PATIENCE * (len(seen) + 10) * 100 // len(buckets):
+    while len(seen) != size and misses < _PATIENCE * (len(seen) + 10) * 100 // len(buckets):
         draft = create(rng, difficulty)
         digest = _hash(family, draft.canonical)
         if digest in seen or _bucket(digest) not in buckets:

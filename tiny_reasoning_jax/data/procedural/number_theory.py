@@ -96,14 +96,14 @@ def divisors(rng: random.Random, difficulty: int) -> Draft:
     if difficulty == 5:
         return _bells(rng)
     if difficulty == 3:
-        numbers, thing = list(_with_divisor(rng, 2, 24, 99)[:2]), "least common multiple"
+        numbers, thing = list(_with_divisor(rng, 2, 24, 40, 150)[:2]), "least common multiple"
         lines, answer = _multiple(*numbers)
     else:
         thing = "greatest common divisor"
         if difficulty == 4:
             numbers = _three_with_divisor(rng)
         else:
-            numbers = list(_with_divisor(rng, *((2, 15, 60) if difficulty == 1 else (3, 99, 999)))[:2])
+            numbers = list(_with_divisor(rng, *((2, 15, 4, 60) if difficulty == 1 else (3, 99, 100, 999)))[:2])
         lines, answer = steps.euclid(numbers[0], numbers[1])
         for number in numbers[2:]:
             more, answer = steps.euclid(answer, number)
@@ -119,19 +119,19 @@ def divisors(rng: random.Random, difficulty: int) -> Draft:
     return create_draft(f"{thing} {sorted(numbers)}", prompt, lines, answer)
 
 
-def _with_divisor(rng: random.Random, least: int, most: int, limit: int) -> tuple[int, int, int]:
-    """Two different numbers up to the limit with a common divisor of least..most, and that divisor."""
+def _with_divisor(rng: random.Random, least: int, most: int, low: int, high: int) -> tuple[int, int, int]:
+    """Two numbers, the larger within low..high, with a common divisor of least..most, and that divisor."""
     while True:
         g = rng.randint(least, most)
-        a, b = rng.randint(1, limit // g), rng.randint(1, limit // g)
-        if a != b and math.gcd(a, b) == 1:
+        a, b = rng.randint(1, high // g), rng.randint(1, high // g)
+        if a != b and math.gcd(a, b) == 1 and g * max(a, b) >= low:
             return g * a, g * b, g
 
 
 def _three_with_divisor(rng: random.Random) -> list[int]:
     """Three numbers whose common divisor is smaller than that of the first two."""
     while True:
-        a, b, g = _with_divisor(rng, 6, 60, 999)
+        a, b, g = _with_divisor(rng, 6, 60, 100, 999)
         c = rng.randint(2, 99) * rng.choice([d for d in range(2, g + 1) if g % d == 0])
         if 20 <= c <= 999 and c not in (a, b) and math.gcd(g, c) > 1:
             return [a, b, c]
@@ -148,7 +148,7 @@ def _bells(rng: random.Random) -> Draft:
     """Three bells ring together at a minute and then every a, b and c minutes; the height plays no part."""
     while True:
         numbers = rng.sample(range(4, 41), 3)
-        if math.lcm(*numbers[:2]) < math.lcm(*numbers) <= 420:
+        if math.lcm(*numbers[:2]) < math.lcm(*numbers) <= 360:
             break
     a, b, c = numbers
     start, height = rng.randint(2, 59), rng.randint(10, 60)

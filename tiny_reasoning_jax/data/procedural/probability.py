@@ -144,12 +144,13 @@ def _multiples(rng: random.Random) -> Draft:
 def _two_dice(rng: random.Random, difficulty: int) -> Draft:
     """Outcomes are listed (3) or counted row by row, as many as a person would care to (4, 5)."""
     while True:
-        a, b, total = rng.randint(4, 20), rng.randint(4, 20), rng.randint(3, 39)
+        most = 20 if difficulty < 5 else 16
+        a, b, total = rng.randint(4, most), rng.randint(4, most), rng.randint(3, 2 * most - 1)
         start = rng.randint(2, a - 1) if difficulty == 5 else 1
         event = f"a sum of {total}" if difficulty == 3 else f"a sum of at {rng.choice(('least', 'most'))} {total}"
         rows, good = _rows_of_sums(event, total, range(start, a + 1), b)
         whole = (a - start + 1) * b
-        if (1 if difficulty == 3 else 2) <= len(rows) <= {3: 9, 4: 5, 5: 7}[difficulty] and good < whole:
+        if (1 if difficulty == 3 else 2) <= len(rows) <= {3: 9, 4: 5, 5: 6}[difficulty] and good < whole:
             break
     if difficulty == 3:
         lines = [",".join(f"{i}+{low}" for i, low, _ in rows), f"count {good}"]
@@ -215,9 +216,8 @@ def _game(rng: random.Random, difficulty: int) -> Draft:
     """A game with two prizes and their chances; a round may cost something and several may be played."""
     count = rng.randint(3, 9 if difficulty > 3 else 12)
     good = rng.choice([n for n in range(1, count) if math.gcd(n, count) == 1])
-    win, lose = (
-        (rng.randint(11, 60), rng.randint(11, 60)) if difficulty == 3 else (rng.randint(2, 40), rng.randint(1, 12))
-    )
+    wins, losses = {3: ((11, 60), (11, 60)), 4: ((2, 40), (1, 12)), 5: ((2, 20), (1, 9))}[difficulty]
+    win, lose = rng.randint(*wins), rng.randint(*losses)
     gain = good * win - (count - good) * lose
     lines = [
         *steps.multiply(good, win),
