@@ -1,12 +1,14 @@
 """Run: pytest tests/eval/test_evaluate.py. From problems to graded samples and the files that keep them."""
 
+import dataclasses
 import json
 from collections import Counter
 
 import pytest
 from ml_collections.config_dict import FrozenConfigDict
 
-from tiny_reasoning_jax.data import chat
+from tiny_reasoning_jax.answers import Verdict
+from tiny_reasoning_jax.data import chat, gym, procedural
 from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
 from tiny_reasoning_jax.data.tokenizer import train_tokenizer
 from tiny_reasoning_jax.errors import UserError
@@ -94,6 +96,55 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_the_remedy(tokenizer, mode
     endless = Problem("long", "logic", 1, "?" * 80, "", "", "test")
     with pytest.raises(UserError, match="problem long has .* positions: remove the problem"):
         evaluate.evaluate(*model, [endless], tokenizer, EVAL, task="toy", seed=0)
+
+
+def test_the_judge_finds_and_compares_the_answer():
+    problem = _problem(1, answer="1/2")
+    assert evaluate.judge(problem, "<think>\nx\n</think>\n\n\\boxed{0.5}") == ("0.5", Verdict.CORRECT)
+    assert evaluate.judge(problem, "<think>\n\\boxed{0.5}\n</think>\n\n\\boxed{2}") == ("2", Verdict.WRONG)
+    assert evaluate.judge(problem, "<think>\n\\boxed{0.5}") == (None, Verdict.UNPARSED)
+
+
+def test_a_family_with_several_right_answers_judges_them_itself():
+    problem = next(p for p in procedural.generate("test", 1000, 0) if p.source == "write" and p.difficulty == 1)
+    slope, _, rest = problem.answer.partition("*x")
+    right, wrong = (problem.answer, f"{rest}+x*{slope}"), (f"{problem.answer}+1", "no idea", "exit()")
+    for answer in right + wrong:
+        verdict = Verdict.CORRECT if answer in right else Verdict.WRONG
+        assert evaluate.judge(problem, f"\\boxed{{{answer}}}") == (answer, verdict)
+    assert evaluate.judge(problem, problem.answer) == (None, Verdict.UNPARSED)
+
+
+def test_a_problem_of_reasoning_gym_is_judged_by_its_task_on_the_extracted_answer(monkeypatch, tokenizer, model):
+    asked = []
+
+    def score(problem, text):
+        asked.append((problem.id, text))
+        return text == "2 x 3"
+
+    monkeypatch.setattr(gym, "score", score)
+    problem = Problem("gym:prime_factorization-1-0-0-ab", "arithmetic", 1, "6?", "", "3 x 2", "gym:prime_factorization")
+    for text, verdict in (("2 x 3", Verdict.CORRECT), ("3 x 2", Verdict.WRONG)):
+        assert evaluate.judge(problem, f"\\boxed{{{text}}}") == (text, verdict)
+    assert evaluate.judge(problem, "hmm") == (None, Verdict.UNPARSED)
+    assert asked == [(problem.id, "2 x 3"), (problem.id, "3 x 2")]
+
+    def changed(problem, text):
+        raise UserError(f"{problem.id} comes out differently")
+
+    monkeypatch.setattr(gym, "score", changed)
+    calls = _scripted(monkeypatch, tokenizer, [])
+    with pytest.raises(UserError, match="comes out differently"):
+        evaluate.evaluate(*model, [problem], tokenizer, EVAL, task="toy", seed=0)
+    assert not calls
+
+
+def test_problems_that_only_a_run_could_judge_are_refused_before_anything_is_generated(monkeypatch, tokenizer, model):
+    problems = [_problem(1), dataclasses.replace(_problem(2), tests="assert f(1) == 2")]
+    calls = _scripted(monkeypatch, tokenizer, ["", ""])
+    with pytest.raises(UserError, match="1 of 2 test problems.*id-2.*no sandbox.*data.test_source"):
+        evaluate.evaluate(*model, problems, tokenizer, EVAL, task="toy", seed=0)
+    assert not calls
 
 
 def test_problems_are_chosen_evenly_and_not_from_the_beginning():

@@ -166,6 +166,12 @@ def test_stopped_and_started_again_is_the_same_as_never_stopped(
     for name in ("grades.jsonl", "grades.json"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert _grade(model, tokenizer, split, parts) == facts and len(calls) == 5  # nothing is asked again
+    whole_lines = (parts / "grades.jsonl").read_bytes()
+    (parts / "grades.jsonl").write_bytes(whole_lines[:-9])  # within the very last line
+    (parts / "grades.json").write_text(json.dumps({"settings": facts["settings"], "complete": False}))
+    calls.clear()
+    assert _grade(model, tokenizer, split, parts) == facts and calls == [3]
+    assert (parts / "grades.jsonl").read_bytes() == whole_lines
 
 
 def test_a_sample_depends_on_nothing_else_that_is_asked(tmp_path, small_chunks, letters, model, tokenizer, split):
