@@ -4,27 +4,23 @@ import itertools
 
 import numpy as np
 import pytest
+from splits import write_split
 
-from tiny_reasoning_jax.data.packing import fill_rows, pack_rows
-from tiny_reasoning_jax.data.prepared import PreparedSplit
-
-
-def make_split(lengths, prompt_lengths):
-    """A split whose tokens are all different, so that any mix-up shows."""
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return PreparedSplit(
-        tokens=np.arange(1, offsets[-1] + 1, dtype=np.int32),
-        offsets=offsets,
-        prompt_lengths=np.array(prompt_lengths, np.int32),
-        difficulty=np.ones(len(lengths), np.int8),
-        ids=[f"example-{i}" for i in range(len(lengths))],
-    )
+from tiny_reasoning_jax.data.packing import fill_rows, pack_rows, read_rows
 
 
-def test_arrays_by_hand():
+def make_split(folder, lengths, prompt_lengths):
+    """A split whose tokens are all different, so that any mix-up shows; and its examples."""
+    tokens = itertools.count(1)
+    examples = [list(itertools.islice(tokens, length)) for length in lengths]
+    split = write_split(folder, examples, prompt_lengths=prompt_lengths, difficulty=[1] * len(examples))
+    return split, examples
+
+
+def test_arrays_by_hand(tmp_path):
     # Two examples: 11 12 | 13 14 and 15 | 16 17 (prompt | completion), in a row of eight.
-    split = make_split([4, 3], [2, 1])
-    split.tokens[:] = [11, 12, 13, 14, 15, 16, 17]
+    examples = [[11, 12, 13, 14], [15, 16, 17]]
+    split = write_split(tmp_path, examples, prompt_lengths=[2, 1], difficulty=[1, 1])
     batch = fill_rows(split, [[0, 1]], num_rows=2, seq_len=8)
     assert batch.tokens.tolist() == [[11, 12, 13, 15, 16, 0, 0, 0], [0] * 8]
     assert batch.targets.tolist() == [[12, 13, 14, 16, 17, 0, 0, 0], [0] * 8]
@@ -34,11 +30,18 @@ def test_arrays_by_hand():
     assert [x.dtype for x in batch] == [np.int32, np.int32, bool, np.int32, np.int32, np.float32]
 
 
-def test_rows_give_back_every_example_exactly():
+def test_no_rows_are_empty_rows(tmp_path):
+    split, _ = make_split(tmp_path, [4], [2])
+    batch, ids = read_rows(split, [[], [0]], num_rows=3, seq_len=8)
+    assert ids == [[], ["0"]] and batch.segment_ids.sum(axis=1).tolist() == [0, 3, 0]
+    assert not fill_rows(split, [], num_rows=2, seq_len=8).segment_ids.any()
+
+
+def test_rows_give_back_every_example_exactly(tmp_path):
     rng = np.random.default_rng(0)
     lengths = rng.integers(2, 60, 300)
     prompt_lengths = rng.integers(0, lengths)
-    split = make_split(lengths, prompt_lengths)
+    split, examples_tokens = make_split(tmp_path, lengths, prompt_lengths)
     rows, left = pack_rows((lengths - 1).tolist(), num_rows=100, seq_len=128)
     assert not left
     batch = fill_rows(split, rows, num_rows=100, seq_len=128)
@@ -46,7 +49,7 @@ def test_rows_give_back_every_example_exactly():
     for row, examples in enumerate(rows):
         for segment, example in enumerate(examples, start=1):
             where = batch.segment_ids[row] == segment
-            whole = split.tokens[split.offsets[example] : split.offsets[example + 1]]
+            whole = examples_tokens[example]
             np.testing.assert_array_equal(batch.tokens[row, where], whole[:-1])
             np.testing.assert_array_equal(batch.targets[row, where], whole[1:])
             np.testing.assert_array_equal(batch.positions[row, where], np.arange(len(whole) - 1))
@@ -58,10 +61,9 @@ def test_rows_give_back_every_example_exactly():
         assert not array[~used].any(), "padding is 0 in every array"
 
 
-def test_the_end_of_turn_is_trained_once_for_each_example():
-    split = make_split([5, 9, 3, 7], [2, 4, 1, 6])
-    last = split.offsets[1:] - 1
-    split.tokens[last] = 999
+def test_the_end_of_turn_is_trained_once_for_each_example(tmp_path):
+    examples = [[*range(1, length), 999] for length in (5, 9, 3, 7)]
+    split = write_split(tmp_path, examples, prompt_lengths=[2, 4, 1, 6], difficulty=[1] * 4)
     batch = fill_rows(split, [[0, 1, 2], [3]], num_rows=2, seq_len=16)
     assert ((batch.targets == 999) & batch.loss_mask).sum() == 4
     assert not (batch.tokens == 999).any()
@@ -78,15 +80,31 @@ def test_a_row_is_filled_as_full_as_any_choice_could():
         assert sorted(rows[0] + left) == list(range(9))
 
 
-def test_rows_start_with_the_oldest_still_waiting():
+def test_rows_start_with_the_longest_and_then_with_the_oldest():
     lengths = np.random.default_rng(2).integers(10, 100, 60).tolist()
     rows, left = pack_rows(lengths, num_rows=8, seq_len=128)
     waiting = list(range(60))
-    for row in rows:
-        assert row[0] == waiting[0]
+    for k, row in enumerate(rows):
+        assert row[0] == (max(waiting, key=lambda i: lengths[i]) if k < 4 else waiting[0])
         assert sum(lengths[i] for i in row) <= 128
         waiting = [i for i in waiting if i not in row]
     assert waiting == left
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 5, 8])
+def test_no_example_waits_longer_than_its_turn(num_rows):
+    # The short ones wait longest: a long one begins half of the rows, and exact fits pass them over.
+    rng = np.random.default_rng(3)
+    waiting, calls = [], {}
+    for call in range(200):
+        while len(waiting) < 40:
+            waiting.append((len(calls), int(rng.choice([3, 60, 61, 99]))))
+            calls[len(calls)] = (call, len(waiting) - 1)
+        rows, left = pack_rows([length for _, length in waiting], num_rows=num_rows, seq_len=100)
+        for name, _ in (waiting[i] for row in rows for i in row):
+            since, before = calls[name]
+            assert call - since + 1 <= before // (num_rows - num_rows // 2) + 1
+        waiting = [waiting[i] for i in left]
 
 
 def test_examples_that_run_out_leave_no_row_behind():
