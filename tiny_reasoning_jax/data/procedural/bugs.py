@@ -75,7 +75,7 @@ def _tries(wrong: list, signs: str, lines: list[int], run: _Run, target: int) ->
 
 def _two_signs(rng: random.Random) -> Draft:
     while True:
-        start, numbers = rng.randint(10, 50), rng.sample(range(2, 13), 2)
+        start, numbers = rng.randint(10, 99), rng.sample(range(1, 10), 2)
         right, line = [rng.choice("+-"), rng.choice("+-")], rng.randint(2, 3)
         wrong = [*right]
         wrong[line - 2] = "-" if right[line - 2] == "+" else "+"

@@ -35,13 +35,17 @@ def _fact_holds(fact: str, honest: dict[str, bool]) -> bool:
 
 def _claim_holds(said: str, honest: dict[str, bool]) -> bool:
     lying = sum(not h for h in honest.values())
+    numbers = re.search(r"(\d+)>(\d+)$", said)
+    true_numbers = numbers is not None and int(numbers[1]) > int(numbers[2])
+    if numbers and numbers[0] == said:
+        return true_numbers
     counted = re.fullmatch(r"(exactly|at least) (\d+) of us lie", said)
     if counted:
         number = int(counted[2])
         return lying == number if counted[1] == "exactly" else lying >= number
     of = [honest[name] for name in honest if re.search(rf"\b{name}\b", said)]
     if " or " in said:
-        return not all(of)
+        return not all(of) or true_numbers
     return all(of) if "truth" in said else not any(of)
 
 
@@ -54,6 +58,9 @@ _LESS = ("shorter", "younger", "slower", "shortest", "youngest", "slowest")
 def solve_order(prompt: str) -> str:
     """Tries every order of the people; the place asked for must be the same person's in all that fit."""
     facts = re.findall(r"(\w+) is (\w+) than (\w+)\.", prompt)
+    for a, size_a, b, size_b, unit in re.findall(r"(\w+) is (\d+) and (\w+) (\d+) (cm tall|years old)\.", prompt):
+        more = {"cm tall": "taller", "years old": "older"}[unit]
+        facts.append((a, more, b) if int(size_a) > int(size_b) else (b, more, a))
     most, place = re.search("|".join(_MOST), prompt), re.search("|".join(_PLACES), prompt)
     if most is None:
         raise ValueError(f"cannot read this prompt: {prompt!r}")
@@ -79,6 +86,8 @@ def solve_boolean(prompt: str) -> str:
     if rest:
         raise ValueError(f"cannot read this formula: {formula[1]!r}")
     given = {letter: word == "true" for letter, word in re.findall(r"\b([p-s])=(true|false)", prompt)}
+    for letter, more, less in re.findall(r"\b([p-s])=(\d+)>(\d+)", prompt):
+        given[letter] = int(more) > int(less)
     if given:
         return "true" if holds(given) else "false"
     rows = itertools.product((True, False), repeat=3)

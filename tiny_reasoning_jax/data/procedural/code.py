@@ -1,4 +1,4 @@
-"""Code families: assign, loop, lists: what a short program prints. The checks live in checks_logic.py."""
+"""Code families: assign, loop, lists: what a short program prints. The checks live in checks_code.py."""
 
 import random
 
@@ -41,12 +41,12 @@ def assign(rng: random.Random, difficulty: int) -> Draft:
     """Assignments: 1 two, 2 more and overwritten, 3 a condition, 4 swaps, // and %, 5 nested calls."""
     if difficulty == 5:
         return _function_calls(rng)
-    known = {"a": rng.randint(2, 9)}
+    known = {"a": rng.randint(2, 60 if difficulty == 1 else 9)}
     program, lines = [f"a={known['a']}"], []
     if difficulty > 1:
         known["b"] = rng.randint(2, 19)
         program.append(f"b={known['b']}")
-    operators, limit = ("+ - *", 60) if difficulty <= 3 else ("+ - * // %", 200)
+    operators, limit = ("+ - *", 99 if difficulty == 1 else 60) if difficulty <= 3 else ("+ - * // %", 200)
     targets = {1: "b", 2: "ca", 3: "c", 4: "cab"}[difficulty]
     for target in targets:
         text, shown, value = _expression(rng, known, operators, limit)
@@ -62,7 +62,7 @@ def assign(rng: random.Random, difficulty: int) -> Draft:
         lines.append(f"{first}={known[first]} {second}={known[second]}")
         _condition(rng, known, program, lines)
     last = "b" if difficulty == 1 else None
-    text, shown, value = _expression(rng, known, "+ - *", 999 if difficulty > 1 else 60, last)
+    text, shown, value = _expression(rng, known, "+ - *", 999 if difficulty > 1 else 199, last)
     return _code_draft(rng, [*program, f"print({text})"], [*lines, shown], value)
 
 
@@ -112,21 +112,21 @@ def loop(rng: random.Random, difficulty: int) -> Draft:
 
 
 def _plain_loop(rng: random.Random) -> Draft:
-    start, count, step = rng.randint(0, 19), rng.randint(2, 3), rng.choice(("i", *map(str, range(1, 10))))
-    s, lines = start, []
-    for i in range(count):
+    start, step = rng.randint(0, 99), rng.choice(("i", *map(str, range(1, 16))))
+    low = rng.randint(0, 7)
+    count, s, lines = 2 if low or start > 19 else 3, start, []
+    for i in range(low, low + count):
         value = i if step == "i" else int(step)
         lines.append(f"i={i} s={s}+{value}={s + value}")
         s += value
-    program = [f"s={start}", f"for i in range({count}):", f"    s+={step}", "print(s)"]
+    program = [f"s={start}", f"for i in range({low},{low + count}):", f"    s+={step}", "print(s)"]
     return _code_draft(rng, program, lines, s)
 
 
 def _two_statements(rng: random.Random) -> Draft:
-    start, low, count = rng.randint(1, 9), rng.randint(1, 6), rng.randint(2, 4)
-    k, minus = rng.randint(2, 5), rng.randint(1, 9)
-    while sum(k * i - minus for i in range(low, low + count)) + start < 0 or k * low < minus:
-        minus = rng.randint(1, 9)
+    start, low, count = rng.randint(1, 30), rng.randint(1, 9), rng.randint(2, 4)
+    k = rng.randint(2, 9)
+    minus = rng.randint(1, min(19, k * low))
     s, lines = start, []
     for i in range(low, low + count):
         lines += [
@@ -191,7 +191,7 @@ def _while_loop(rng: random.Random) -> Draft:
 
 
 def _nested_loop(rng: random.Random) -> Draft:
-    rows, columns, start = *rng.choice(((2, 2), (2, 3), (3, 2))), rng.randint(0, 99)
+    rows, columns, start = *rng.choice(((2, 2), (2, 3), (3, 2))), rng.randint(0, 199)
     modulus, k, other = rng.randint(2, 3), rng.randint(2, 9), rng.randint(1, 19)
     s, lines = start, []
     for i in range(rows):
@@ -228,7 +228,7 @@ def _sum_lines(values: list[int]) -> list[str]:
 
 
 def _two_entries(rng: random.Random) -> Draft:
-    x = [rng.randint(1, 9) for _ in range(rng.randint(3, 4))]
+    x = [rng.randint(1, 12) for _ in range(rng.randint(3, 4))]
     i, j = rng.sample(range(len(x)), 2)
     operator = rng.choice("+*-" if x[i] >= x[j] else "+*")
     value = _OPERATIONS[operator](x[i], x[j])

@@ -21,9 +21,15 @@ def liars(rng: random.Random, difficulty: int) -> Draft:
     if difficulty >= 4:
         return _two_cases(rng, difficulty)
     people = rng.sample(NAMES, {1: 3, 2: 4, 3: 6}[difficulty])
-    honest = {people[0]: rng.random() < 0.5}
-    facts = [f"{people[0]} {'tells the truth' if honest[people[0]] else 'lies'}."]
-    lines = [_verdict(people[0], honest[people[0]])]
+    if rng.random() < 0.5:
+        honest = {people[0]: rng.random() < 0.5}
+        facts = [f"{people[0]} {'tells the truth' if honest[people[0]] else 'lies'}."]
+        lines = [_verdict(people[0], honest[people[0]])]
+    else:
+        more, less = _two_numbers(rng, 1 if difficulty == 1 else 2)
+        honest = {people[0]: more > less}
+        facts = [f"{people[0]} says {more}>{less}."]
+        lines = [f"{more}>{less} {_show(more > less)}, so {_verdict(people[0], more > less)}"]
     for i, speaker in enumerate(people[1:], start=1):
         about, claim = people[rng.randrange(max(0, i - 2), i)], rng.random() < 0.5
         honest[speaker] = claim == honest[about]
@@ -32,6 +38,11 @@ def liars(rng: random.Random, difficulty: int) -> Draft:
     rng.shuffle(facts)
     asked = rng.choice(people[1:]) if difficulty == 1 else people[-1]
     return _liars_draft(rng, facts, lines, asked, honest[asked])
+
+
+def _two_numbers(rng: random.Random, digits: int) -> tuple[int, int]:
+    a, b = rng.sample(range(10 ** (digits - 1), 10**digits), 2)
+    return a, b
 
 
 def _verdict(name: str, honest: bool) -> str:
@@ -85,7 +96,10 @@ def _compound(rng: random.Random, difficulty: int, count: int) -> tuple[str, Cal
             return f"exactly {number} of us lie", lambda honest: honest.count(False) == number
         return f"at least {number} of us lie", lambda honest: honest.count(False) >= number
     a, b = rng.sample(range(1, count), 2)
-    kind = rng.randrange(3)
+    kind = rng.randrange(4)
+    if kind == 3:
+        more, less = _two_numbers(rng, 2)
+        return f"{{{a}}} lies or {more}>{less}", lambda honest: not honest[a] or more > less
     if kind == 0:
         return f"{{{a}}} and {{{b}}} both lie", lambda honest: not honest[a] and not honest[b]
     if kind == 1:
@@ -95,6 +109,7 @@ def _compound(rng: random.Random, difficulty: int, count: int) -> tuple[str, Cal
 
 RELATIONS = (("taller", "shorter", "tallest", "shortest"), ("older", "younger", "oldest", "youngest"),
              ("faster", "slower", "fastest", "slowest"))  # fmt: skip
+_UNITS = {"taller": ("cm tall", range(80, 200)), "older": ("years old", range(2, 100))}
 
 
 _PLACES = {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth"}
@@ -112,6 +127,10 @@ def order(rng: random.Random, difficulty: int) -> Draft:
         lines = [">".join(people[min(span) : max(span) + 2]) for span in spans]
     else:
         lines = [f"{people[i]}>{people[i + 1]}" for i in pairs] + [">".join(people)]
+    if relation[0] in _UNITS and rng.random() < 0.8:
+        n = rng.randrange(len(pairs))
+        facts[n], shown = _measure(rng, relation[0], people[pairs[n]], people[pairs[n] + 1])
+        lines[n] = f"{shown}: {lines[n]}"
     if difficulty == 5:
         i, j = sorted(rng.sample(range(count), 2))
         facts.insert(rng.randrange(count), _compare(rng, relation, people[i], people[j]))
@@ -125,6 +144,16 @@ def order(rng: random.Random, difficulty: int) -> Draft:
     question = rng.choice(("Who is {}?", "Find who is {}.", "Which one is {}?")).format(asked)
     said = " ".join(facts)
     return create_draft(_renamed(f"{said} {asked}"), f"{said} {question}", [*lines, f"{asked}: {answer}"], answer)
+
+
+def _measure(rng: random.Random, more: str, first: str, second: str) -> tuple[str, str]:
+    """A fact that gives the measures of two people, in any order, and how they compare."""
+    unit, sizes = _UNITS[more]
+    small, large = sorted(rng.sample(sizes, 2))
+    said = [(first, large), (second, small)]
+    rng.shuffle(said)
+    (a, size_a), (b, size_b) = said
+    return f"{a} is {size_a} and {b} {size_b} {unit}.", f"{large}>{small}"
 
 
 def _grown_pairs(rng: random.Random, count: int) -> list[int]:
@@ -166,9 +195,13 @@ def boolean(rng: random.Random, difficulty: int) -> Draft:
             state = _one_pass(state)
         if state == wanted:
             break
-    prompt = ask_where(rng, {letter: _show(value) for letter, value in values.items()}, _show(formula))
-    canonical = _canonical_formula(formula, values)
-    return create_draft(canonical, prompt, [*lines, _show(wanted)], _show(wanted))
+    given = {letter: _show(value) for letter, value in values.items()}
+    if difficulty <= 3:
+        letter, (more, less) = rng.choice(letters), sorted(_two_numbers(rng, min(2, difficulty)), reverse=True)
+        given[letter] = f"{more}>{less}" if values[letter] else f"{less}>{more}"
+        lines.insert(0, f"{given[letter]} {_show(values[letter])}")
+    prompt = ask_where(rng, given, _show(formula))
+    return create_draft(_canonical_formula(formula, given), prompt, [*lines, _show(wanted)], _show(wanted))
 
 
 def _create_formula(rng: random.Random, letters: str, extra: int, with_if: bool) -> Formula:
@@ -223,7 +256,7 @@ def _one_pass(formula: Formula) -> Formula:
     return (formula[0], *(_one_pass(part) for part in formula[1:]))
 
 
-def _canonical_formula(formula: Formula, values: dict[str, Formula]) -> str:
+def _canonical_formula(formula: Formula, values: dict[str, str]) -> str:
     """The formula with the parts of and/or in one order and the letters numbered, then their values."""
 
     def in_order(part: Formula) -> Formula:
@@ -240,7 +273,7 @@ def _canonical_formula(formula: Formula, values: dict[str, Formula]) -> str:
     ordered = in_order(formula)
     names = list(dict.fromkeys(letters(ordered)))
     shown = _show(_substitute(ordered, {name: str(i) for i, name in enumerate(names)}))
-    return f"{shown} {','.join(_show(values[name]) for name in names)}"
+    return f"{shown} {','.join(values[name] for name in names)}"
 
 
 def _truth_table(rng: random.Random) -> Draft:
