@@ -1,196 +1,108 @@
-"""pytest tests/data/test_sources.py: foreign records are read exactly, or dropped with the reason."""
+"""pytest tests/data/test_sources.py: files, folders and the hub are streamed; what is damaged is counted or refused."""
 
+import gzip
+import inspect
 import json
-from collections import Counter
-from types import SimpleNamespace
+import tracemalloc
 
+import datasets
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from tiny_reasoning_jax.data import sources
+from tiny_reasoning_jax.data import files, sources
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.errors import UserError
 
 
-def gsm8k(question="How many?", answer="2 + 2 = <<2+2=4>>4\n#### 4", **more) -> dict:
-    return {"question": question, "answer": answer} | more
-
-
-def messages(content="<think>\nTwo and two.\n</think>\n\nSo \\boxed{4}.", user="How many?", system=None, **more):
-    turns = [{"role": "system", "content": system}] if system else []
-    turns += [{"role": "user", "content": user}, {"role": "assistant", "content": content} | more]
-    return {"messages": turns}
-
-
-def parse(record) -> Problem | Dropped:
-    return sources.parse_record(record, "file.jsonl:1", "file.jsonl")
-
-
-def reason(record) -> str:
-    dropped = parse(record)
-    assert isinstance(dropped, Dropped), dropped
-    return dropped.reason
+def gsm8k(number=4, **more) -> dict:
+    return {"question": f"How many are {number}?", "answer": f"They are {number}.\n#### {number}"} | more
 
 
 def write(path, *records):
-    path.write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(record) + "\n" for record in records)
+    if path.name.endswith(".gz"):
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text, encoding="utf-8")
     return path
 
 
-def test_gsm8k_form_loses_its_marks_and_nothing_else():
-    problem = parse(gsm8k(" Q? ", "She sold 48/2 = <<48/2=24>>24 clips.\nThat is 48+24 = <<48+24=72>>72.\n#### 72"))
-    steps = "She sold 48/2 = 24 clips.\nThat is 48+24 = 72."
-    assert problem == Problem("file.jsonl:1", "arithmetic", 1, "Q?", steps, "72", "file.jsonl")
+def write_parquet(path, records, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path, **options)
+    return path
+
+
+def read(spec, *args) -> list[Problem | Dropped]:
+    return list(sources.read_source(str(spec), *args))
+
+
+def show(records):
+    return [(r.id, r.answer if isinstance(r, Problem) else r.reason) for r in records]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
+def test_json_lines_are_read_under_any_of_their_names(tmp_path, name):
+    path = write(tmp_path / name, gsm8k(1), gsm8k(2))
+    assert show(read(path)) == [(f"{name}:1", "1"), (f"{name}:2", "2")]
+    assert {record.source for record in read(path)} == {name}
 
 
 @pytest.mark.parametrize(
-    ("written", "read"),
+    "text",
     [
-        ("1,600", "1600"),
-        ("109,200,000", "109200000"),
-        ("-5", "-5"),
-        ("2,5", "2,5"),
-        ("1,2345", "1,2345"),
-        ("0.5", "0.5"),
+        json.dumps([gsm8k(1), gsm8k(2)]),
+        json.dumps([gsm8k(1), gsm8k(2)], indent=2),
+        json.dumps({"data": [gsm8k(1), gsm8k(2)]}),
+        json.dumps(
+            {"version": 12345678901234567890, "of": [{"data": 3}], "data": [gsm8k(1), gsm8k(2)], "end": 7}, indent=1
+        ),
+        "\ufeff \n [" + json.dumps(gsm8k(1)) + " ,\n\n" + json.dumps(gsm8k(2)) + "]\n ",
     ],
 )
-def test_thousands_commas_go_and_other_commas_stay(written, read):
-    assert parse(gsm8k(answer=f"step\n#### {written}")).answer == read
+@pytest.mark.parametrize("piece", [1, 7, 1 << 20])
+def test_json_arrays_are_read_wherever_a_piece_ends(tmp_path, monkeypatch, text, piece):
+    monkeypatch.setattr(files, "_PIECE", piece)
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    assert show(read(path)) == [("a.json:1", "1"), ("a.json:2", "2")]
 
 
-def test_gsm8k_difficulty_follows_the_number_of_worked_lines():
-    grades = [parse(gsm8k(answer="a step\n" * num + "#### 1")).difficulty for num in range(1, 10)]
-    assert grades == [1, 1, 2, 3, 4, 5, 5, 5, 5]
+def test_a_json_object_without_data_is_one_record(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(gsm8k(1), indent=2))
+    assert show(read(path)) == [("a.json:1", "1")]
+    path.write_text(json.dumps({"train": [gsm8k(1)], "test": []}, indent=2))
+    assert read(path) == [Dropped("a.json:1", "unknown format", detail="fields: train, test")]
 
 
-def test_messages_form_keeps_the_final_content_as_it_is():
-    problem = parse(messages())
-    assert (problem.prompt, problem.reasoning, problem.answer) == (
-        "How many?",
-        "Two and two.",
-        "So \\boxed{4}.",
-    )
-    assert (problem.category, problem.difficulty) == ("other", 3)
+def test_parquet_is_read_as_the_same_records(tmp_path):
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "<think>\n4\n</think>\n\\boxed{4}"}]
+    records = [gsm8k(0) | {"messages": None}, *map(gsm8k, range(1, 300)), {"messages": turns}]
+    path = write_parquet(tmp_path / "a.parquet", records, row_group_size=77)
+    assert show(read(path)) == [(f"a.parquet:{n + 1}", str(n)) for n in range(300)] + [("a.parquet:301", "\\boxed{4}")]
 
 
-def test_reasoning_content_is_the_same_as_think_tags():
-    apart = messages("So \\boxed{4}.", reasoning_content="Two and two.")
-    assert parse(apart) == parse(messages())
+def test_a_folder_is_its_files_in_order_with_everything_below(tmp_path):
+    write(tmp_path / "b.jsonl", gsm8k(2))
+    write_parquet(tmp_path / "a" / "x y.parquet", [gsm8k(1)])
+    write(tmp_path / "c.jsonl.gz", gsm8k(3), gsm8k(4))
+    write(tmp_path / ".cache" / "d.jsonl", gsm8k(5))
+    (tmp_path / "README.md").write_text("not data")
+    found = read(tmp_path)
+    assert show(found) == [("a/x_y.parquet:1", "1"), ("b.jsonl:1", "2"), ("c.jsonl.gz:1", "3"), ("c.jsonl.gz:2", "4")]
+    assert [record.source for record in found] == ["a/x y.parquet", "b.jsonl", "c.jsonl.gz", "c.jsonl.gz"]
 
 
-def test_a_template_that_opened_think_itself_leaves_a_lone_closing_tag():
-    assert parse(messages("Two and two.\n</think>\n\nSo \\boxed{4}.")) == parse(messages())
-
-
-def test_a_system_text_goes_in_front_of_the_prompt():
-    assert parse(messages(system="Be brief.")).prompt == "Be brief.\n\nHow many?"
-
-
-def test_hash_marks_in_messages_become_a_box():
-    assert parse(messages("<think>\nHm.\n</think>\nIt is so.\n#### 1,600")).answer == "It is so.\n\n\\boxed{1600}"
-    bare = parse(messages("2 and 2.\n#### 4"))
-    assert (bare.reasoning, bare.answer) == ("2 and 2.", "\\boxed{4}")
-
-
-def test_own_difficulty_and_category_are_honoured():
-    for form in (gsm8k(), messages()):
-        problem = parse(form | {"difficulty": 5, "category": "geometry"})
-        assert (problem.difficulty, problem.category) == (5, "geometry")
-        assert parse(form | {"difficulty": None, "category": None}) == parse(form)
-
-
-@pytest.mark.parametrize(
-    ("expected", "record"),
-    [
-        ("unknown form", {"text": "hello"}),
-        ("unknown form", ["question", "answer"]),
-        ("unknown form", 7),
-        ("unknown form", gsm8k(answer=4)),
-        ("unknown form", {"messages": ["hello"]}),
-        ("unknown form", {"messages": []}),
-        ("unknown form", {"messages": [{"role": "user", "content": None}]}),
-        ("unknown form", {"messages": [*messages()["messages"], {"role": "tool", "content": "x"}]}),
-        ("several user turns", {"messages": messages()["messages"] * 2}),
-        ("empty", gsm8k(question=" ")),
-        ("empty", gsm8k(answer=" \n")),
-        ("empty", messages(user="")),
-        ("empty", messages(user=" ", system="Be brief.")),
-        ("empty", messages(content="")),
-        ("no final answer", gsm8k(answer="It is 4.")),
-        ("no final answer", gsm8k(answer="It is 4.\n####  ")),
-        ("no final answer", messages("<think>\nHm.\n</think>\nIt is 4.")),
-        ("no final answer", messages("<think>\nHm, cut off before \\boxed{4}")),
-        ("no final answer", {"messages": messages()["messages"][:1]}),
-        ("no reasoning", gsm8k(answer="#### 4")),
-        ("no reasoning", messages("So \\boxed{4}.")),
-        ("no reasoning", messages("<think>\n\n</think>\n\n\\boxed{4}")),
-        ("invalid characters", gsm8k(question="half a pair \ud800")),
-        ("difficulty not 1 to 5", gsm8k(difficulty=6)),
-        ("difficulty not 1 to 5", gsm8k(difficulty=True)),
-        ("difficulty not 1 to 5", messages() | {"difficulty": "hard"}),
-        ("category not a word", gsm8k(category=" ")),
-        ("category not a word", gsm8k(category=3)),
-    ],
-)
-def test_unusable_records_say_why(expected, record):
-    assert reason(record) == expected
-
-
-def test_a_file_is_read_line_by_line_and_bad_lines_do_not_stop_it(tmp_path):
-    path = tmp_path / "my data.jsonl"
-    good = json.dumps(gsm8k()).encode()
-    deep = b"[" * 200_000 + b"]" * 200_000
-    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, b"", b"{broken", b"\xff\xfe\xfa", deep, good]) + b"\n")
-    records = list(sources.read_jsonl(path))
-    assert [record.id for record in records] == [f"my_data.jsonl:{line}" for line in (1, 3, 4, 5, 6)]
-    assert [isinstance(record, Problem) for record in records] == [True, False, False, False, True]
-    assert {record.reason for record in records[1:4]} == {"not JSON"}
-
-
-@pytest.mark.parametrize("name", ["missing.jsonl", "."])
-def test_a_missing_file_is_the_users_mistake(tmp_path, name):
-    with pytest.raises(UserError, match="does not exist or is no file"):
-        sources.read_jsonl(tmp_path / name)
-
-
-def settings(source, num_validation=5, num_test=7, test_source="auto"):
-    return SimpleNamespace(
-        source=str(source), test_source=test_source, num_validation=num_validation, num_test=num_test
-    )
-
-
-def test_held_out_problems_depend_on_neither_order_nor_seed(tmp_path):
-    records = [gsm8k(f"How many in box {i}?") for i in range(200)]
-    forward = write(tmp_path / "forward.jsonl", *records)
-    backward = write(tmp_path / "backward.jsonl", *reversed(records))
-
-    def split_of(path):
-        return {problem.prompt: split for split, problem in sources.read_splits(settings(path))}
-
-    splits = split_of(forward)
-    assert splits == split_of(backward)
-    assert Counter(splits.values()) == {"train": 188, "validation": 5, "test": 7}
-
-
-def test_at_most_a_tenth_is_held_out_and_equal_prompts_share_a_split(tmp_path):
-    records = [gsm8k(f"How many in box {i}?") for i in range(50)]
-    again = [gsm8k(f"how  many in BOX {i}?") for i in range(50)]
-    path = write(tmp_path / "all.jsonl", *records, *again)
-    pairs = list(sources.read_splits(settings(path, num_validation=1000, num_test=1000)))
-    assert Counter(split for split, _ in pairs[:50]) == {"train": 40, "validation": 5, "test": 5}
-    assert [split for split, _ in pairs[:50]] == [split for split, _ in pairs[50:]]
-
-
-def test_auto_takes_the_test_file_beside_a_train_file(tmp_path):
-    train = write(tmp_path / "train.jsonl", *[gsm8k(f"Box {i}?") for i in range(30)])
-    shared = [f"Box {i}?" for i in range(20)]
-    test = write(tmp_path / "test.jsonl", gsm8k("Another?"), *map(gsm8k, shared))
-    assert sources.find_test_file(settings(train)) == test
-    assert sources.find_test_file(settings(test)) is None
-    assert sources.find_test_file(settings(train, test_source="elsewhere.jsonl")).name == "elsewhere.jsonl"
-    pairs = list(sources.read_splits(settings(train)))
-    assert [problem.prompt for split, problem in pairs if split == "test"] == ["Another?", *shared]
-    validation = [problem.prompt for split, problem in pairs if split == "validation"]
-    assert len(validation) == 1 and not set(validation) & set(shared)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_an_empty_file_has_no_records(tmp_path, name):
+    (tmp_path / name).touch()
+    assert read(tmp_path / name) == []
 
 
 def test_our_own_lines_come_back_as_they_were(tmp_path):
@@ -199,15 +111,298 @@ def test_our_own_lines_come_back_as_they_were(tmp_path):
     assert list(stream_problems(tmp_path / "own.jsonl")) == [problem, problem]
 
 
-def test_every_gsm8k_record_is_read(shared_data):
-    for name, expected, with_commas in (("train", 7473, 79), ("test", 1319, 14)):
-        path = shared_data / "gsm8k" / f"{name}.jsonl"
-        problems = list(sources.read_jsonl(path))
-        assert len(problems) == expected
-        assert all(isinstance(problem, Problem) for problem in problems)
-        assert all(str(int(problem.answer)) == problem.answer for problem in problems)
-        assert not any("<<" in p.reasoning or ">>" in p.reasoning or "####" in p.reasoning for p in problems)
-        assert {problem.difficulty for problem in problems} == {1, 2, 3, 4, 5}
-        raw = [json.loads(line)["answer"].rpartition("#### ")[2] for line in path.open(encoding="utf-8")]
-        assert sum("," in answer for answer in raw) == with_commas
-        assert [answer.replace(",", "") for answer in raw] == [problem.answer for problem in problems]
+# --- damage ---------------------------------------------------------------------------------------
+
+
+def test_bad_lines_cost_themselves_and_no_others(tmp_path):
+    path = tmp_path / "my data.jsonl"
+    good = json.dumps(gsm8k()).encode()
+    deep = b"[" * 200_000 + b"]" * 200_000
+    path.write_bytes(b"\xef\xbb\xbf" + b"\n".join([good, b" ", b"{broken", b"\xff\xfe\xfa", deep, good, good[:20]]))
+    found = read(path)
+    reasons = ["4", *["not JSON"] * 3, "4", "not JSON"]
+    assert show(found) == [(f"my_data.jsonl:{line}", r) for line, r in zip((1, 3, 4, 5, 6, 7), reasons, strict=True)]
+    assert all(record.detail for record in found if isinstance(record, Dropped))
+
+
+def test_invalid_bytes_in_a_json_array_cost_their_record(tmp_path):
+    text = json.dumps([gsm8k(1), gsm8k(2), gsm8k(3)], indent=1).encode()
+    (tmp_path / "a.json").write_bytes(text.replace(b"They are 2", b"They are \xff 2"))
+    assert show(read(tmp_path / "a.json")) == [("a.json:1", "1"), ("a.json:2", "invalid characters"), ("a.json:3", "3")]
+
+
+def test_invalid_bytes_in_parquet_cost_their_record(tmp_path):
+    texts = [json.dumps(gsm8k(n)["answer"]).encode() for n in range(70)]
+    texts[66] = b"\xff\xfe"
+    answers = pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"question": ["How many?"] * 70, "answer": answers})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    found = read(tmp_path / "a.parquet")
+    assert [r.id for r in found] == [f"a.parquet:{row}" for row in range(1, 71)]
+    assert [r.id for r in found if isinstance(r, Dropped)] == ["a.parquet:67"]
+
+
+def test_a_record_of_ten_megabytes_is_read(tmp_path):
+    long = gsm8k(answer="word " * 2_000_000 + "is 1\n#### 1")
+    for name, text in (("a.jsonl", json.dumps(long)), ("a.json", json.dumps([long]))):
+        (tmp_path / name).write_text(text)
+        (found,) = read(tmp_path / name)
+        assert len(found.reasoning) == 10_000_004
+
+
+def test_a_record_over_the_limit_is_refused_without_reading_it_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_RECORD_BYTES", 1 << 20)
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(json.dumps(gsm8k(1)).encode() + b"\n")
+        for _ in range(32):
+            file.write(b"x" * (1 << 20))
+        file.write(b"\n" + json.dumps(gsm8k(2)).encode() + b"\n" + b"y" * (3 << 20))
+    tracemalloc.start()
+    found = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    too_large = "record too large"
+    assert show(found) == [("a.jsonl:1", "1"), ("a.jsonl:2", too_large), ("a.jsonl:3", "2"), ("a.jsonl:4", too_large)]
+    assert peak < 8 << 20
+    (tmp_path / "a.json").write_text(json.dumps([gsm8k(1), "x" * (4 << 20)]))
+    with pytest.raises(UserError, match="cannot be read on after 1 records: .*longer than any record"):
+        read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (json.dumps([gsm8k(1), gsm8k(2)])[:-20], "after 1 records: no JSON value at character"),
+        (json.dumps([gsm8k(1)])[:-1], "after 1 records: it ends before ']'"),
+        (json.dumps([gsm8k(1)]) + json.dumps([gsm8k(2)]), "after 1 records: more text behind the end"),
+        (json.dumps([gsm8k(1)])[:-1] + " 7]", "after 1 records: '7' in place of ']'"),
+        (json.dumps({"data": [gsm8k(1)]})[:-1], "after 1 records: it ends before ','"),
+        ("{broken", "after 0 records: no JSON value at character 1"),
+        ("id,question\n1,How many?\n", "after 0 records: 'i' in place of '\\['"),
+        ("[" * 100_000, "after 0 records: no JSON value at character 1 "),
+    ],
+)
+@pytest.mark.parametrize("piece", [5, 1 << 20])
+def test_a_damaged_json_array_is_an_error_with_its_place(tmp_path, monkeypatch, text, message, piece):
+    monkeypatch.setattr(files, "_PIECE", piece)
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as raised:
+        read(path)
+    assert str(path) in str(raised.value) and "JSON lines" in str(raised.value)
+
+
+def test_other_damaged_files_are_errors_that_name_them(tmp_path):
+    whole = write(tmp_path / "a.jsonl.gz", *map(gsm8k, range(2000))).read_bytes()
+    parquet = write_parquet(tmp_path / "b.parquet", [gsm8k(n) for n in range(2000)], write_page_checksum=True)
+    parquet = parquet.read_bytes()
+    middle = len(parquet) // 3
+    cases = {
+        "cut.jsonl.gz": whole[: len(whole) // 2],
+        "spoilt.jsonl.gz": whole[:3000] + b"zzzz" + whole[3004:],
+        "worse.jsonl.gz": whole[:10] + b"\xff" * 20 + whole[30:],
+        "no.jsonl.gz": b"no gzip",
+        "cut.parquet": parquet[:-100],
+        "spoilt.parquet": parquet[:middle] + bytes(200) + parquet[middle + 200 :],
+        "no.parquet": b"no parquet",
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}' cannot be read on after [0-9,]+ records"):
+            read(tmp_path / name)
+
+
+def test_what_was_whole_before_the_damage_has_been_given(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([gsm8k(1), gsm8k(2)])[:-5])
+    records = sources.read_source(str(tmp_path / "a.json"))
+    assert next(records).answer == "1"
+    with pytest.raises(UserError):
+        next(records)
+
+
+@pytest.mark.parametrize("spec", ["missing.jsonl", "folder/missing.parquet", "/missing/folder/", "gsm8k", "a/b/c", ""])
+def test_a_missing_source_is_the_users_mistake_at_once(tmp_path, monkeypatch, spec):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for function in (sources.read_source, sources.mark_source):
+        with pytest.raises(UserError, match=r"data.test_source=.*(does not exist|without any)"):
+            function(spec, key="data.test_source")
+
+
+def test_unknown_suffixes_are_listed(tmp_path):
+    for name in ("a.csv", "sub/b.txt", "LICENSE"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=r"without any \.jsonl.*holds \.csv, \.txt, LICENSE"):
+        sources.read_source(str(tmp_path))
+    with pytest.raises(UserError, match=r"a\.csv' has an unknown suffix; give a file \(\.jsonl"):
+        sources.read_source(str(tmp_path / "a.csv"))
+
+
+def test_an_unknown_format_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(UserError, match="data.format='alpaca'"):
+        sources.read_source(str(write(tmp_path / "a.jsonl", gsm8k())), "alpaca")
+    assert read(tmp_path / "a.jsonl", "math")[0].reason == "missing field 'problem'"
+
+
+# --- memory, marks, test sources ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path, name):
+    records = [gsm8k(n, more="x" * 2000) for n in range(10_000)]  # 20 MB
+    if name.endswith("parquet"):
+        write_parquet(tmp_path / name, records, row_group_size=1000)
+    elif name.endswith("json"):
+        (tmp_path / name).write_text(json.dumps(records))
+    else:
+        write(tmp_path / name, *records)
+    del records
+    found = sources.read_source(str(tmp_path / name))
+    assert inspect.isgenerator(found)
+    tracemalloc.start()
+    assert sum(1 for _ in found) == 10_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 << 20, f"{peak:,}"
+
+
+def test_marks_change_with_content_and_names_and_nothing_else(tmp_path):
+    path = write(tmp_path / "one" / "a.jsonl", gsm8k(1))
+    file_mark, folder_mark = sources.mark_source(str(path)), sources.mark_source(str(tmp_path / "one"))
+    assert file_mark.startswith("a.jsonl with sha256 ") and folder_mark.startswith("one, 1 files, with sha256 ")
+    assert sources.mark_source(str(write(tmp_path / "two" / "a.jsonl", gsm8k(1)))) == file_mark
+    assert sources.mark_source(str(write(tmp_path / "two" / "a.jsonl", gsm8k(2)))) != file_mark
+    (tmp_path / "one" / "notes.txt").write_text("no data")
+    assert sources.mark_source(str(tmp_path / "one")) == folder_mark
+    path.rename(tmp_path / "one" / "b.jsonl")
+    assert sources.mark_source(str(tmp_path / "one")) != folder_mark
+
+
+def test_test_problems_are_found_beside_train(tmp_path):
+    for name in (
+        "train.jsonl",
+        "test.jsonl",
+        "train-0-of-1.parquet",
+        "test-0-of-1.parquet",
+        "other.jsonl",
+        "train.json",
+    ):
+        write(tmp_path / name, gsm8k())
+    found = sources.find_test_source
+    assert found(str(tmp_path / "train.jsonl")) == str(tmp_path / "test.jsonl")
+    assert found(str(tmp_path / "train-0-of-1.parquet")) == str(tmp_path / "test-0-of-1.parquet")
+    for name in ("train.json", "test.jsonl", "other.jsonl", "missing.jsonl"):
+        assert found(str(tmp_path / name)) is None
+    assert found("org/train") is None
+    write(tmp_path / "test2.jsonl", gsm8k())
+    assert found(str(tmp_path / "train2.jsonl")) is None
+    write(tmp_path / "train" / "a.jsonl", gsm8k())
+    assert found(str(tmp_path / "train")) is None
+    write(tmp_path / "test" / "a.jsonl", gsm8k())
+    assert found(str(tmp_path / "train")) == str(tmp_path / "test")
+
+
+# --- the hub, without a network -------------------------------------------------------------------
+
+
+class Broken(Exception):
+    """Of a type that nobody expects, as the hub's many libraries raise them."""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """`datasets` with one set "org/set", made of a local file; everything but its load_dataset is real."""
+    monkeypatch.chdir(tmp_path)
+    local = write(tmp_path / "local" / "made.jsonl", *map(gsm8k, range(5)))
+    real, calls = datasets.load_dataset, []
+
+    def load_dataset(name, config=None, *, split, streaming):
+        assert streaming and name == "org/set"
+        calls.append((config, split))
+        return real("json", data_files={"train": str(local)}, split=split, streaming=True, cache_dir=str(tmp_path))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("spec", "call"),
+    [("org/set", (None, "train")), ("org/set:main", ("main", "train")), ("org/set:a-b_c:train", ("a-b_c", "train")),
+     ("org/set::train", (None, "train"))],
+)  # fmt: skip
+def test_a_hub_id_is_streamed_with_config_and_split(hub, spec, call):
+    found = read(spec)
+    assert show(found) == [(f"{spec}:{row + 1}", str(row)) for row in range(5)]
+    assert {record.source for record in found} == {"org/set"} and hub == [call]
+
+
+def test_an_unknown_split_says_which_there_are(hub):
+    with pytest.raises(UserError, match=r"split 'test': ValueError: .*train.*hf download"):
+        sources.read_source("org/set:main:test")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("Couldn't reach 'org/set' on the Hub"),
+        datasets.exceptions.DatasetNotFoundError("Dataset 'org/set' doesn't exist on the Hub"),
+        ValueError("Config name is missing. Pick one among: ['main', 'socratic']"),
+        Broken("what"),
+    ],
+)
+def test_a_hub_that_does_not_give_is_the_users_to_mend_at_once(monkeypatch, tmp_path, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", fail)
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    for function in (sources.read_source, sources.mark_source):
+        with pytest.raises(UserError, match=r"data.source='org/set' is no file.*give the folder") as raised:
+            function("org/set")
+        assert str(error) in str(raised.value)
+
+
+def test_a_stream_that_breaks_is_not_taken_for_one_that_ended(monkeypatch, tmp_path):
+    def give(kind):
+        yield from map(gsm8k, range(3))
+        if kind is not None:
+            raise kind("connection lost")
+
+    monkeypatch.chdir(tmp_path)
+    for kind in (ConnectionError, Broken, EOFError):
+        stream = datasets.IterableDataset.from_generator(give, gen_kwargs={"kind": kind})
+        monkeypatch.setattr(datasets, "load_dataset", lambda *args, stream=stream, **options: stream)
+        records = sources.read_source("org/set")
+        assert [next(records).answer for _ in range(3)] == ["0", "1", "2"]
+        with pytest.raises(UserError, match="broke off after 3 records: connection lost"):
+            next(records)
+    short = datasets.IterableDataset.from_generator(give, gen_kwargs={"kind": None})
+    short.info.splits = {"train": datasets.SplitInfo("train", num_examples=4)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: short)
+    with pytest.raises(UserError, match="gave 3 of the 4 records that its card announces"):
+        read("org/set")
+
+
+def test_without_the_library_the_message_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = write_parquet(tmp_path / "a.parquet", [gsm8k()])
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    for spec in ("org/set", path):
+        with pytest.raises(UserError, match=r'pip install "tiny_reasoning_jax\[hub\]"'):
+            read(spec)
+
+
+def test_a_local_folder_comes_before_the_hub(hub, tmp_path):
+    write(tmp_path / "org" / "set" / "a.jsonl", gsm8k(7))
+    assert show(read("org/set")) == [("a.jsonl:1", "7")] and hub == []
+
+
+def test_the_hubs_mark_is_its_newest_commit(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    info = type("Info", (), {"sha": "abc123"})
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, name: info if name == "org/set" else None)
+    assert sources.mark_source("org/set:main") == "org/set:main at revision abc123"

@@ -22,6 +22,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz", ".parquet")
 Raw = tuple[str, object] | Dropped  # id and decoded record, or why there is none
 
 _PIECE = 1 << 20  # bytes or characters read at a time
+_FIRST_LINE = 1 << 20  # bytes; in a .json file a longer first line is not taken for the first of many
 _ROWS = 64  # of a Parquet file, decoded at a time
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -103,10 +104,11 @@ def _number(records: Iterator, name: str) -> Iterator[Raw]:
 
 
 def _starts_with_a_line(path: Path) -> bool:
+    """Returns whether the first line is a record by itself, as in JSON lines."""
     with _open(path) as lines:
-        line = lines.readline(MAX_RECORD_BYTES)
+        line = lines.readline(_FIRST_LINE)
         while line.isspace():
-            line = lines.readline(MAX_RECORD_BYTES)
+            line = lines.readline(_FIRST_LINE)
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
@@ -197,7 +199,7 @@ def _read_parquet(path: Path, name: str) -> Iterator[Raw]:
             f'{str(path)!r} needs pyarrow: pip install "tiny_reasoning_jax[hub]", or give the records as JSON lines'
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
+        with pyarrow.parquet.ParquetFile(path, buffer_size=_PIECE, page_checksum_verification=True) as file:
             first = 1
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from _read_rows(batch, name, first)
