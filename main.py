@@ -30,6 +30,7 @@ def main(argv):
     """Runs the stages of the configuration."""
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
+    sys.stdout.reconfigure(errors="replace")  # the preview draws bars, which not every terminal's encoding has
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file it renames
     for room in ("tiny_reasoning_jax", "convert"):
         logger = logging.getLogger(room)

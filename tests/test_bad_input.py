@@ -49,7 +49,7 @@ def test_a_dataset_with_zero_usable_records(tmp_path):
 
 
 def test_rows_longer_than_seq_len_are_counted_and_never_cut(tmp_path, capsys):
-    long = {"question": "Say something long.", "answer": "word " * 500 + "\n#### 1"}
+    long = {"question": "Say something long.", "answer": "word " * 500 + "1\n#### 1"}
     path = write_lines(tmp_path / "train.jsonl", [*gsm8k(60), long])
     stages.run(make_config(tmp_path / "w", data__source=path, stages="data"))
     summary = json.loads((tmp_path / "w" / "data" / "summary.json").read_text())

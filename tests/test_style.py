@@ -16,7 +16,7 @@ ALLOWED = {
     "model": {"model", "errors"},
     "train": {"data", "model", "train", "errors", "progress", "workdir"},
     "sampling": {"data", "model", "sampling", "errors"},
-    "eval": {"data", "model", "sampling", "eval", "answers", "errors", "workdir"},
+    "eval": {"data", "model", "sampling", "eval", "answers", "errors", "progress", "workdir"},
     "convert": {"model", "errors", "progress"},
 }
 

@@ -14,7 +14,6 @@ from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
-from tiny_reasoning_jax.progress import Progress
 
 
 class Run(NamedTuple):
@@ -52,10 +51,7 @@ def load_source(this: Run) -> from_hf.Loaded:
         spec = ModelSpec(vocab_size=-(-num_ids // 128) * 128, **this.config.model.random)
         params = ModelDef(spec).create_params(this.config.seed)
         return from_hf.Loaded(spec, params, hf_config(spec), None)
-    size = 2 * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
-    with Progress("weights", size // 2**20, "MiB") as progress:
-        on_tensor = lambda done, total: progress.advance(done // 2**20 - progress.done)
-        loaded = from_hf.load_hf(this.source, on_tensor)
+    loaded = from_hf.load_hf(this.source, hf_folder.show_progress("weights"))
     if num_ids > loaded.spec.vocab_size:
         raise UserError(
             f"the tokenizer has {num_ids} entries, the model's embedding only {loaded.spec.vocab_size} rows; use the "
@@ -65,14 +61,44 @@ def load_source(this: Run) -> from_hf.Loaded:
 
 
 def load_checkpoint(folder: Path) -> tuple[ModelSpec, Params]:
-    """A checkpoint's model with its parameters on the first device.
-
-    Args:
-      folder: of one step.
-    """
+    """A checkpoint's model, with its parameters on the first device; `folder` is that of one step."""
     opened = store.open_checkpoint(folder)
     params = store.restore_params(opened, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return parse_hf_config(opened.meta["model_config"]), params
+
+
+def load_graded(this: Run) -> tuple[str, ModelSpec, Params]:
+    """The model that the grade stage asks, and its name.
+
+    Raises:
+      UserError: config.grade.model is none, or its tokenizer is not that of the prepared data.
+    """
+    asked, step = this.config.grade.model, this.latest_step()
+    if asked == "run" and step is None:
+        source = load_source(this)
+        return this.config.model.source, source.spec, source.params
+    path = this.checkpoints / str(step) if asked == "run" else Path(asked).expanduser()
+    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path  # a run's folder
+    if path.is_dir() and (store.committed_steps(path) or (path / "params").is_dir()):
+        opened = store.open_checkpoint(path)
+        _require_tokenizer(this, opened.tokenizer_folder, asked)
+        return f"{asked} at step {opened.meta['step']}", *load_checkpoint(opened.step_folder)
+    folder = hf_folder.find_source(asked)
+    _require_tokenizer(this, folder, asked)
+    loaded = from_hf.load_hf(folder, hf_folder.show_progress("weights"))
+    return str(asked), loaded.spec, loaded.params
+
+
+def _require_tokenizer(this: Run, folder: Path | None, asked: str) -> None:
+    ours = this.workdir / "data" / "tokenizer"
+    if folder is None:
+        raise UserError(f"grade.model={asked!r} has no tokenizer beside it; convert it again, or give its HF folder")
+    same = [set(load_tokenizer(f).get_vocab().items()) for f in (folder, ours)]
+    if same[0] != same[1]:
+        raise UserError(
+            f"grade.model={asked!r} has a tokenizer of {len(same[0]):,} entries that is not the one of {ours} "
+            f"({len(same[1]):,}); prepare the data with --config.tokenizer.source={folder}"
+        )
 
 
 def require_data(this: Run) -> None:

@@ -10,6 +10,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,21 @@ from convert import from_hf, hf_folder, to_hf
 from convert.card import Card
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data import pipeline, prepare
+from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.device import device_memory, device_name
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval import evaluate
+from tiny_reasoning_jax.eval import evaluate, grade
 from tiny_reasoning_jax.eval.report import write_report
 from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
 from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.run import (
     Run,
     load_checkpoint,
+    load_graded,
     load_json,
     load_source,
     make_model_def,
@@ -93,11 +97,37 @@ def _refuse_too_large(this: Run) -> None:
 
 def _data(this: Run) -> bool:
     existed = (this.workdir / "data").exists()
-    summary = prepare.prepare(this.config, this.workdir, this.source)
+    prepare.prepare(this.config, this.workdir, this.source)
     if not existed:
-        print("\n".join(prepare.describe(summary)))
         print(f"data: {this.workdir / 'data'}", flush=True)
     return not existed
+
+
+def _grade(this: Run) -> bool:
+    require_data(this)
+    config, before = this.config, load_json(this.workdir / "grades.json")
+    name, spec, params = load_graded(this)
+    facts = grade.grade(
+        make_model_def(config, spec),
+        params,
+        load_tokenizer(this.workdir / "data" / "tokenizer"),
+        PreparedSplit.load(this.workdir / "data" / "train"),
+        config.eval,
+        workdir=this.workdir,
+        model={"name": name, "sha256": grade.hash_params(params)},
+        data=load_json(this.workdir / "data" / "summary.json")["fingerprint"],
+        num_problems=config.grade.num_problems,
+        num_samples=config.grade.num_samples,
+        temperature=config.grade.temperature,
+        seed=config.seed,
+    )
+    low, high = facts["ci95"]
+    print(
+        f"grade: {name} solves {facts['pass_rate']:.1%} of {facts['problems']:,} training problems (95 % interval "
+        f"{low:.1%} to {high:.1%}): {this.workdir / 'grades.jsonl'}",
+        flush=True,
+    )
+    return facts != before
 
 
 def _train(this: Run) -> bool | None:
@@ -108,16 +138,7 @@ def _train(this: Run) -> bool | None:
     checkpoints = Checkpoints(this.checkpoints, config.checkpoint.keep)
     try:
         model_def, state, data_state, meta = _begin(this, checkpoints, latest)
-        batches = pipeline.make_train_iterator(
-            PreparedSplit.load(this.workdir / "data" / "train"),
-            curriculum=config.data.curriculum,
-            num_steps=config.train.num_steps,
-            batch_size=config.train.batch_size,
-            accum_steps=config.train.accum_steps,
-            seq_len=config.train.seq_len,
-            seed=config.seed,
-            prefetch_steps=config.data.prefetch_steps,
-        )
+        batches = _make_batches(this)
         if data_state is not None:
             batches.set_state(data_state)
         rows = config.train.batch_size // config.train.accum_steps
@@ -132,12 +153,40 @@ def _train(this: Run) -> bool | None:
                 workdir=this.workdir,
                 meta=meta,
                 validation=list(pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)),
+                probe=_make_probe(this, model_def, validation),
                 should_stop=stop.is_set,
             )
     finally:
         checkpoints.close()
     _write_training_facts(this, model_def.spec)
     return None if stop.is_set() else True
+
+
+def _make_batches(this: Run) -> pipeline.TrainIterator:
+    config = this.config
+    return pipeline.make_train_iterator(
+        PreparedSplit.load(this.workdir / "data" / "train"),
+        curriculum=config.data.curriculum,
+        num_steps=config.train.num_steps,
+        batch_size=config.train.batch_size,
+        accum_steps=config.train.accum_steps,
+        seq_len=config.train.seq_len,
+        seed=config.seed,
+        prefetch_steps=config.data.prefetch_steps,
+        weights=parse_weights(config.data),
+        control=config.data.control,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _make_probe(this: Run, model_def: ModelDef, validation: PreparedSplit) -> Callable[[Params], list[float]] | None:
+    """What asks train.num_probe validation problems during training; None if there are none to ask."""
+    config = this.config
+    if not config.train.num_probe:
+        return None
+    tokenizer = load_tokenizer(this.workdir / "data" / "tokenizer")
+    return grade.make_probe(model_def, tokenizer, validation, config.eval, config.train.num_probe, config.seed)
 
 
 def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
@@ -295,4 +344,4 @@ def _write_training_facts(this: Run, spec: ModelSpec) -> None:
     )
 
 
-STAGES = {"data": _data, "train": _train, "eval": _eval, "export": _export}
+STAGES = {"data": _data, "grade": _grade, "train": _train, "eval": _eval, "export": _export}
