@@ -253,7 +253,7 @@ def test_an_unknown_format_is_refused_before_anything_is_read(tmp_path):
 def test_memory_does_not_grow_with_the_file(tmp_path, name):
     records = [gsm8k(n, more="x" * 2000) for n in range(10_000)]  # 20 MB
     if name.endswith("parquet"):
-        write_parquet(tmp_path / name, records, row_group_size=1000)
+        write_parquet(tmp_path / name, records, compression="none", use_dictionary=False)
     elif name.endswith("json"):
         (tmp_path / name).write_text(json.dumps(records))
     else:
@@ -261,9 +261,10 @@ def test_memory_does_not_grow_with_the_file(tmp_path, name):
     del records
     found = sources.read_source(str(tmp_path / name))
     assert inspect.isgenerator(found)
+    arrow = pyarrow.total_allocated_bytes()
     tracemalloc.start()
-    assert sum(1 for _ in found) == 10_000
-    peak = tracemalloc.get_traced_memory()[1]
+    beside = max(pyarrow.total_allocated_bytes() - arrow for _ in found)
+    peak = tracemalloc.get_traced_memory()[1] + beside
     tracemalloc.stop()
     assert peak < 8 << 20, f"{peak:,}"
 

@@ -199,7 +199,9 @@ def _read_parquet(path: Path, name: str) -> Iterator[Raw]:
             f'{str(path)!r} needs pyarrow: pip install "tiny_reasoning_jax[hub]", or give the records as JSON lines'
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(path, buffer_size=_PIECE, page_checksum_verification=True) as file:
+        # Without these two it holds whole row groups, and most files are a single one.
+        bounded = {"pre_buffer": False, "buffer_size": _PIECE}
+        with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True, **bounded) as file:
             first = 1
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from _read_rows(batch, name, first)
