@@ -4,8 +4,9 @@
     python benchmarks/procedural.py --spaces [family ...]
 
 The first prints the speed over the whole mix and of the slowest families. The second draws problems until
-nothing new turns up, or 100,000 were met, and writes the sizes into tiny_reasoning_jax/data/procedural/spaces.py;
-it takes about ten minutes, a named family up to one. Run it for a family whose generator changed.
+nothing new turns up, or 100,000 were met, and writes the sizes into tiny_reasoning_jax/data/procedural/spaces.py:
+of the families named, or of those whose generator changed since they were counted. A family takes up to three
+minutes, most take less than one.
 """
 
 import argparse
@@ -26,14 +27,14 @@ LEVELS = range(1, 6)
 HEADER = '''"""How many distinct problems the families have. Written by `python benchmarks/procedural.py --spaces`.
 
 SPACES has the family and difficulty of every space below 100,000 problems, with its size in the splits test,
-validation and train, as met by drawing until 20 drafts for every problem found brought nothing new. MARKS says
-which generator was counted.
+validation and train, as met by drawing until ten times as many drafts and 50,000 more brought nothing new. MARKS
+says which generator was counted.
 """
 '''
 
 
 def count_all(names: list[str]) -> None:
-    """Counts the families named and rewrites their lines of spaces.py."""
+    """Counts the families named and puts the sizes of each into spaces.py."""
     sizes, marks = dict(spaces.SPACES), dict(spaces.MARKS)
     for name in names:
         for level in LEVELS:
@@ -45,6 +46,10 @@ def count_all(names: list[str]) -> None:
             text = f"{sum(found):,}" if found else "100,000 or more"
             print(f"{name}-{level}: {text} ({time.process_time() - start:.1f} s)", flush=True)
         marks[name] = families.mark_family(name)
+        write_table(sizes, marks)
+
+
+def write_table(sizes: dict, marks: dict) -> None:
     order = list(FAMILIES)
     lines = [HEADER, "SPACES = {"]
     lines += [f'    ("{name}", {level}): {sizes[name, level]},' for name, level in itertools.product(order, LEVELS)
@@ -71,7 +76,9 @@ def measure(num_problems: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--spaces", nargs="*", metavar="family", help="count the spaces of these families; none: all")
+    parser.add_argument(
+        "--spaces", nargs="*", metavar="family", help="count the spaces of these families; none: of the changed"
+    )
     parser.add_argument("--num_problems", type=int, default=20_000, help="problems per split that are timed")
     parser.add_argument("--output", type=Path, help="where to write what is printed, as JSON")
     flags = parser.parse_args()
@@ -79,7 +86,8 @@ def main() -> None:
         unknown = set(flags.spaces) - set(FAMILIES)
         if unknown:
             parser.error(f"unknown families {sorted(unknown)}; known: {', '.join(FAMILIES)}")
-        return count_all(flags.spaces or list(FAMILIES))
+        stale = [name for name in FAMILIES if families.mark_family(name) != spaces.MARKS.get(name)]
+        return count_all(flags.spaces or stale)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     found = measure(flags.num_problems)
     for split, speed in found["problems_per_second"].items():

@@ -269,19 +269,19 @@ def test_problems_do_not_depend_on_how_many_are_asked_for_or_on_other_families(m
     assert set(few) == {p for p in many if p.source in ("order", "sums")}
 
 
-def test_the_same_problem_in_other_words_has_the_same_canonical_form():
-    forms = {family: collections.defaultdict(set) for family in FAMILIES}
-    for family, (_, create, _) in FAMILIES.items():
-        rng = random.Random(family)
-        for _ in range(3000):
-            draft = create(rng, 1)
-            forms[family][draft.canonical].add(draft.prompt)
-        forms[family] = {form: prompts for form, prompts in forms[family].items() if len(prompts) > 1}
-        assert forms[family], f"{family}: no canonical form was met in two wordings"
-    for family, repeated in forms.items():
-        for form, prompts in itertools.islice(repeated.items(), 100):
-            answers = {"a name" if family == "order" else FAMILIES[family][2](prompt) for prompt in list(prompts)[:2]}
-            assert len(answers) == 1, (family, form, prompts)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_problem_in_other_words_has_the_same_canonical_form_and_no_other_problem_has_it(family):
+    _, create, solve = FAMILIES[family]
+    for difficulty in DIFFICULTIES:
+        rng, forms = random.Random(f"{family}/{difficulty}"), collections.defaultdict(dict)
+        for _ in range(4000 if difficulty == 1 else 500):
+            draft = create(rng, difficulty)
+            forms[draft.canonical][draft.prompt] = draft.answer
+        repeated = [prompts for prompts in forms.values() if len(prompts) > 1]
+        assert repeated or difficulty > 1, "no canonical form was met in two wordings"
+        for prompts in repeated[:50]:
+            answers = {"a name" if answer.istitle() else answer for answer in map(solve, list(prompts)[:3])}
+            assert len(answers) == 1, prompts
 
 
 def test_an_exhausted_space_ends_with_its_true_size_and_one_warning(monkeypatch, caplog):

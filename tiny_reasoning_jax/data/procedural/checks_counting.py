@@ -73,7 +73,7 @@ def solve_counting(prompt: str) -> str:
         return str(ways)
     groups = re.findall(r"(\d+) of (\d+) (?:boys|girls|teachers)", prompt)
     if not groups:
-        groups = [(1, count) for count in re.findall(r"(\d+) (?:hats|coats|caps|shirts)", prompt)]
+        groups = [(1, count) for count in re.findall(r"(\d+) (?:hats|coats|bags|shirts)", prompt)]
     return str(math.prod(sum(1 for _ in itertools.combinations(range(int(n)), int(k))) for k, n in groups))
 
 

@@ -50,7 +50,7 @@ def solve_journey(prompt: str) -> str:
     if "apart" in prompt or "away" in prompt:
         return str(_meeting(prompt))
     parts = re.findall(r"(\d+) hours at (\d+) km", prompt)
-    parts = parts or [find(r"(\d+) km an hour. How far is it in (\d+) hours", prompt)]
+    parts = parts or [find(r"(\d+) km an hour. How far does it go in (\d+) hours", prompt)]
     hours = [int(speed) for time, speed in parts for _ in range(int(time))]
     return str(Fraction(sum(hours), len(hours)) if "mean" in prompt else sum(hours))
 

@@ -17,7 +17,7 @@ def _outfits(rng: random.Random) -> Draft:
     a, b, c = counts = [rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 12)]
     lines = [*steps.multiply(c, min(a, b)), *steps.multiply(c * min(a, b), max(a, b))]
     rng.shuffle(counts)
-    clothes = rng.choice(("{} hats, {} coats and {} caps", "{} shirts, {} coats and {} hats")).format(*counts)
+    clothes = rng.choice(("{} hats, {} coats and {} bags", "{} shirts, {} coats and {} hats")).format(*counts)
     prompt = rng.choice(
         (
             f"Ann has {clothes}. How many outfits are there?",

@@ -112,7 +112,7 @@ def count_space(family: str, difficulty: int) -> tuple[int, ...] | None:
     """
     create, rng = FAMILIES[family][1], random.Random(f"space/{family}/{difficulty}")
     seen, misses = set(), 0
-    while misses < _PATIENCE * (len(seen) + 10):
+    while misses < 10 * len(seen) + 50_000:  # many drafts for a small space, whose rare problems shall be met
         digest = _hash(family, create(rng, difficulty).canonical)
         misses = misses + 1 if digest in seen else 0
         seen.add(digest)
@@ -164,8 +164,8 @@ def generate(split: str, num_problems: int, seed: int, shares: tuple[int, ...] =
     In each round a family gives shares[d - 1] problems of difficulty d, none of it where the share is 0.
 
     The problems of a family and difficulty depend on nothing but the seed, the split and the two. A pair that
-    has no more gives its turn to the others; a warning at the end says which and how many there were. Ends
-    early when all are used up.
+    has no more (`num_distinct` says beforehand how many small ones have) gives its turn to the others; a warning at
+    the end says which and how many there were. Ends early when all are used up.
 
     Raises:
       UserError: the split is unknown or num_problems is negative.

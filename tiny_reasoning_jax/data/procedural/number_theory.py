@@ -178,9 +178,9 @@ def _one_part(rng: random.Random) -> Draft:
     speed, hours = rng.randint(11, 99), rng.randint(2, 9)
     prompt = rng.choice(
         (
-            f"A car goes {speed} km an hour. How far is it in {hours} hours?",
-            f"How far are {hours} hours at {speed} km an hour?",
-            f"Find the way of {hours} hours at {speed} km an hour.",
+            f"A car goes {speed} km an hour. How far does it go in {hours} hours?",
+            f"How far is a drive of {hours} hours at {speed} km an hour?",
+            f"Find the distance of {hours} hours at {speed} km an hour.",
         )
     )
     return create_draft(f"{speed}*{hours}", prompt, steps.multiply(speed, hours), speed * hours)
@@ -199,7 +199,7 @@ def _parts(rng: random.Random) -> tuple[list[_Part], str, list[str], int]:
 def _two_parts(rng: random.Random) -> Draft:
     parts, words, lines, way = _parts(rng)
     prompt = rng.choice(
-        (f"A car goes {words}. How far is it?", f"Find the way of {words}.", f"How far does Ann go in {words}?")
+        (f"A car goes {words}. How far is that?", f"Find the distance of {words}.", f"How far does Ann go in {words}?")
     )
     return create_draft(f"way {sorted(parts)}", prompt, lines, way)
 
@@ -230,7 +230,7 @@ def _by_the_clock(rng: random.Random) -> Draft:
     prompt = rng.choice(
         (
             f"An ant goes {speed} cm a minute from {start_text} to {end_text}. How far in cm?",
-            f"From {start_text} to {end_text} an ant goes {speed} cm a minute. Find its way in cm.",
+            f"From {start_text} to {end_text} an ant goes {speed} cm a minute. Find the distance in cm.",
             f"How many cm does an ant go from {start_text} to {end_text} at {speed} cm a minute?",
         )
     )
@@ -247,9 +247,9 @@ def _trains(rng: random.Random) -> Draft:
     prompt = rng.choice(
         (
             f"Two trains {apart} km apart go towards each other, one at {u} km an hour, one at {v} km an hour. The "
-            f"first has {wagons} wagons and starts {ahead} earlier. How far is it when they meet?",
+            f"first has {wagons} wagons and starts {ahead} earlier. How far has it come when they meet?",
             f"A train of {wagons} wagons goes {u} km an hour. From {apart} km away a second comes towards it at {v} km "
-            f"an hour, but starts {ahead} later. Find the way of the first until they meet.",
+            f"an hour, but starts {ahead} later. How far has the first come when they meet?",
             f"Towns are {apart} km apart. A train with {wagons} wagons leaves the first at {u} km an hour, and {ahead} "
             f"later one leaves the second at {v} km an hour. How far from the first town do they meet?",
         )

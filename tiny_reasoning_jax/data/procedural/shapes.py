@@ -16,7 +16,7 @@ def circle(rng: random.Random, difficulty: int) -> Draft:
 
 
 def _ask_pi(rng: random.Random, thing: str) -> str:
-    frames = ("How many times pi is {}?", "Find {} over pi.", "Compute {} as a multiple of pi.")
+    frames = ("How many times pi is {}?", "Find {} divided by pi.", "Find k if {} is k times pi.")
     return rng.choice(frames).format(thing)
 
 
