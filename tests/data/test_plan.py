@@ -150,10 +150,18 @@ def test_the_control_draws_the_very_examples_of_the_schedule(two_sources):
         assert not schedule - control and (control - schedule).total() < 10
     else:
         assert not control - schedule and (schedule - control).total() < 10
-    # The list runs out: all of it has been drawn, and the final mixture goes on.
-    more = draws(iterator, 10)
-    assert iterator.get_state()["place"]["num_listed"] == schedule.total()
-    assert more.total() > 0
+
+
+def test_a_control_whose_list_runs_out_goes_on_where_the_schedule_ended(two_sources):
+    changes = {"curriculum": "staged", "num_steps": 30, "weights": [1.0, 2.0]}
+    iterator = make_iterator(two_sources, **changes, control=True)
+    drawn, listed = draws(iterator, 45), draws(make_iterator(two_sources, **changes), 30)
+    assert drawn.total() > iterator.get_state()["place"]["num_listed"] == listed.total()
+    for level in range(1, 6):
+        for source in (0, 1):
+            pool = np.flatnonzero((two_sources.difficulty == level) & (two_sources.source == source))
+            visits = [drawn[i] for i in pool]
+            assert max(visits) - min(visits) <= 1, "an epoch was begun again before it was over"
 
 
 def test_the_control_is_in_another_order_without_a_trend(split):

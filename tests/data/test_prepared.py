@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import struct
 import threading
+import time
 from array import array
 from pathlib import Path
 
@@ -108,26 +109,43 @@ def test_an_empty_split_is_a_split(tmp_path):
     assert len(PreparedSplit.load(tmp_path)) == 0
 
 
-def test_threads_a_fork_and_a_pickle_read_the_same(examples, tmp_path):
+def test_a_fork_and_a_pickle_read_the_same(examples, tmp_path):
     write(tmp_path, examples)
     split = PreparedSplit.load(tmp_path)
-    everything = range(len(examples))
-    expected = [(name, tokens.tolist()) for name, tokens in split.read(everything)]
+    order = list(range(len(examples)))
+    expected = [(name, prompt + completion) for name, prompt, completion in examples]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        forked = pool.apply_async(split.read, (order,)).get(timeout=60)
+    for found in (forked, pickle.loads(pickle.dumps(split)).read(order), split.read(order)):
+        assert [(name, tokens.tolist()) for name, tokens in found] == expected
 
-    def read(split, order, results):
-        results.append([(name, tokens.tolist()) for name, tokens in split.read(order)])
 
-    results = []
-    threads = [threading.Thread(target=read, args=(split, everything, results)) for _ in range(8)]
+class SlowReader:
+    """Lets the other threads go on between finding a record and reading it."""
+
+    def __init__(self, reader):
+        self.reader, self.read = reader, reader.read
+
+    def seek(self, position):
+        self.reader.seek(position)
+        time.sleep(1e-4)
+
+
+def test_threads_do_not_mix_up_what_they_read(examples, tmp_path):
+    write(tmp_path, examples)
+    split = PreparedSplit.load(tmp_path)
+    split._readers = [SlowReader(reader) for reader in split._readers]
+    found = {}
+
+    def read(first):
+        found[first] = [name for name, _ in split.read(range(first, 500, 8))]
+
+    threads = [threading.Thread(target=read, args=(first,)) for first in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    read(pickle.loads(pickle.dumps(split)), everything, results)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
-        forked = pool.apply_async(split.read, (list(everything),)).get(timeout=60)
-    results.append([(name, tokens.tolist()) for name, tokens in forked])
-    assert len(results) == 10 and all(result == expected for result in results)
+    assert found == {first: [examples[i][0] for i in range(first, 500, 8)] for first in range(8)}
 
 
 def cut(path):
