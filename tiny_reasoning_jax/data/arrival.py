@@ -44,7 +44,7 @@ def arrives(reasoning: str, answer: str) -> bool:
         words = set(_WORD.findall(_COMMAND.sub(" ", final.lower())))
         if words <= _JUDGEMENTS or all(word in text for word in words):
             return True
-    elif wanted <= _all_numbers(reasoning):
+    elif wanted <= _numbers(reasoning) or wanted <= _all_numbers(reasoning):
         return True
     return answers.grade(reasoning, answer) is answers.Verdict.CORRECT
 
@@ -72,15 +72,14 @@ def _canonical(number: str) -> str:
 def _all_numbers(reasoning: str) -> set[str]:
     """The numbers of a text, and what they are in words, as cents or percentages, and as fractions."""
     found = _numbers(reasoning) | _numbers(_SPACED_NUMBER.sub("", reasoning))
-    found |= {_NAMED[word] for word in _WORD.findall(reasoning.lower()) if word in _NAMED}
+    found |= {_NAMED[word] for word in _NAMED.keys() & set(_WORD.findall(reasoning.lower()))}
     for number in [number for number in found if "." in number and len(number) < 20]:
         value = Fraction(number)
         found |= {_write(value * 100), str(value.numerator), str(value.denominator)}  # $0.25 is 25 cents and 1/4
-    for match in _DIVISION.finditer(reasoning):
-        top, bottom = match[1] or match[3], int(match[2] or match[4])
-        if bottom and len(top) < 20:
-            found.add(_write(Fraction(int(top), bottom)))
-    found |= {_write(Fraction(number.replace(",", "")) / 100) for number in _PERCENT.findall(reasoning)}
+    for top, bottom, frac_top, frac_bottom in set(_DIVISION.findall(reasoning)):
+        if int(bottom or frac_bottom):
+            found.add(_write(Fraction(int(top or frac_top), int(bottom or frac_bottom))))
+    found |= {_write(Fraction(number) / 100) for number in set(_PERCENT.findall(reasoning))}
     return found
 
 
