@@ -80,6 +80,11 @@ def test_a_row_is_filled_as_full_as_any_choice_could():
         assert sorted(rows[0] + left) == list(range(9))
 
 
+def test_no_short_example_is_spent_on_the_last_quarter_of_a_percent():
+    assert pack_rows([3000, 1090, 6, 500], num_rows=1, seq_len=4096) == ([[0, 1]], [2, 3])
+    assert pack_rows([3000, 1080, 16, 500], num_rows=1, seq_len=4096) == ([[0, 1, 2]], [3])
+
+
 def test_rows_start_with_the_longest_and_then_with_the_oldest():
     lengths = np.random.default_rng(2).integers(10, 100, 60).tolist()
     rows, left = pack_rows(lengths, num_rows=8, seq_len=128)

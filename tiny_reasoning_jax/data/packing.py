@@ -14,16 +14,18 @@ from tiny_reasoning_jax.data.prepared import PreparedSplit
 
 
 def _choose(lengths: Sequence[int], seq_len: int) -> list[int]:
-    """Returns indices, the first always among them, whose lengths add up as close to `seq_len` as they can.
+    """Returns indices, the first always among them, whose lengths fill the row: as well as they can, or well enough.
 
     Exact subset sum over bit sets: bit s of reachable[k] says that some of the first k + 1 lengths, the first
-    included, add up to s. It stops at the first prefix that can fill the row, and takes a late example only
-    where the earlier ones cannot do without it: so the ones that have waited longest go first.
+    included, add up to s. It stops at the first prefix that can fill the row but for 1/400, and takes a late example
+    only where the earlier ones cannot do without it: so the ones that have waited longest go first, and no short one,
+    which a long one may need, is spent on the last few positions.
     """
+    enough = seq_len - seq_len // 400
     reachable = [1 << lengths[0]]
     within_row = (1 << (seq_len + 1)) - 1
     for length in lengths[1:]:
-        if reachable[-1] >> seq_len:
+        if reachable[-1] >> enough:
             break
         reachable.append((reachable[-1] | reachable[-1] << length) & within_row)
     total = reachable[-1].bit_length() - 1

@@ -113,8 +113,8 @@ class TrainDataset(grain.IterDataset):
       prefetch_steps: steps that a background thread prepares ahead; 0 prepares each when it is asked for.
       weights: how often each source is drawn, against the others; None draws every example alike.
       control: draw in random order the very examples that the curriculum would draw over num_steps, those included that
-        would still wait for a row at its end. Should the rows then want a few more, the curriculum's final mixture goes
-        on. Costs planning all steps at the start.
+        would still wait for a row at its end. Should fuller rows want a few more near the end, the curriculum goes on.
+        Costs planning all steps at the start.
       process_index, process_count: this host, and how many there are. Each makes the whole plan; the rows that they
         read are disjoint and complete.
 

@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-import grain
 import numpy as np
 
 from tiny_reasoning_jax.data.curriculum import difficulty_weights
@@ -20,10 +19,10 @@ from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.problems import DIFFICULTIES
 from tiny_reasoning_jax.errors import UserError
 
-# Mean-sized examples that wait beyond what a step needs: the choice from which the last rows are filled. More fill
-# hardly better (256 by 1 % where most examples are longer than half a row, by nothing elsewhere) and wait longer, which
-# makes the examples of a step lag behind the curriculum.
-_NUM_LOOKAHEAD = 64
+# Mean-sized examples that wait beyond what a step needs: the choice from which the last rows are filled. It matters
+# where examples are long (64 fill 1 % less if their median is half a row); but what waits lags behind the curriculum,
+# so it is never more than what so many steps take.
+_NUM_LOOKAHEAD, _LOOKAHEAD_STEPS = 256, 4
 
 # Keeps the random streams of one seed apart.
 _DRAW_STREAM, _SHUFFLE_STREAM, _CONTROL_STREAM = 0, 1, 2
@@ -59,6 +58,23 @@ def _mix_sources(split: PreparedSplit, weights: Sequence[float] | None) -> tuple
             "data.source, counted from 0; data/dropped.jsonl says why); set their weights to 0 or take them out"
         )
     return np.asarray(split.source), shares
+
+
+class _Pool:
+    """The examples of one difficulty and source, in a new random order each epoch."""
+
+    def __init__(self, members: np.ndarray, seed: list[int]):
+        self.members, self._seed = members, seed
+        self._epoch = -1, members  # the epoch that was asked for last, and its order
+
+    def draw(self, cursor: int) -> int:
+        """Returns the example at place `cursor`, counted over all epochs."""
+        epoch, place = divmod(cursor, len(self.members))
+        current = self._epoch  # read once and replaced whole, as iterators in other threads may be elsewhere
+        if current[0] != epoch:
+            rng = np.random.default_rng([*self._seed, _SHUFFLE_STREAM, epoch])
+            current = self._epoch = epoch, rng.permutation(self.members)
+        return int(current[1][place])
 
 
 @dataclasses.dataclass
@@ -113,8 +129,10 @@ class Plan:
         self._create_pools(split, weights)
         self._fingerprint = _checksum(split)
         final = self._pool_weights(num_steps, ())  # an unknown curriculum fails here and not in a thread
-        means = [self.positions[pool].mean() if len(pool) else 0.0 for pool in self._pools]
-        self._window_tokens = batch_size * seq_len + int(_NUM_LOOKAHEAD * float(final @ means))
+        means = [self.positions[pool.members].mean() if len(pool.members) else 0.0 for pool in self._pools]
+        step_tokens = batch_size * seq_len
+        lookahead = min(int(_NUM_LOOKAHEAD * float(final @ means)), _LOOKAHEAD_STEPS * step_tokens)
+        self._window_tokens = step_tokens + lookahead
         self._start = Place(0, [0] * len(self._pools), 0, [])
         self._listed = np.zeros(0, np.int32)
         if control:
@@ -124,19 +142,14 @@ class Plan:
         sources, shares = _mix_sources(split, weights)
         levels = np.asarray(split.difficulty)
         assert levels.min() >= 1 and levels.max() <= len(DIFFICULTIES), "a difficulty is outside 1 to 5"
-        numbers = range(len(shares))
         self._pools = [
-            np.flatnonzero((levels == level) & (sources == source)).astype(np.int32)
+            _Pool(np.flatnonzero((levels == level) & (sources == source)).astype(np.int32), [self._seed, level, source])
             for level in DIFFICULTIES
-            for source in numbers
+            for source in range(len(shares))
         ]
-        # Grain reshuffles each epoch: index i of an order is place i % n of epoch i // n.
-        seeds = np.random.SeedSequence([self._seed, _SHUFFLE_STREAM]).generate_state(len(self._pools))
-        self._orders = [
-            grain.MapDataset.range(len(pool)).shuffle(seed=int(pool_seed))
-            for pool, pool_seed in zip(self._pools, seeds, strict=True)
-        ]
-        sizes = np.array([len(pool) for pool in self._pools], np.float64).reshape(len(DIFFICULTIES), len(shares))
+        sizes = np.array([len(pool.members) for pool in self._pools], np.float64).reshape(
+            len(DIFFICULTIES), len(shares)
+        )
         # Each example counts as much as its source's weight gives it: a source is drawn as often as its weight says
         # wherever the curriculum follows the counts.
         parts = sizes * shares / np.maximum(sizes.sum(axis=0), 1) * (len(split) / shares.sum())
@@ -151,8 +164,8 @@ class Plan:
     def _list_control(self) -> None:
         """Makes the plan a control: what the schedule draws over num_steps, look-ahead included, in random order.
 
-        The list is exactly the schedule's draws. Rows are packed from another order, so the last steps may want a few
-        more examples than it has: those come from the schedule's final mixture and go on where it ended.
+        The list is exactly the schedule's draws. Rows are packed from another order and may be fuller, so the last
+        steps may want a few more examples than it has: those come from the schedule, which goes on where it ended.
         """
         schedule, drawn = self.start(), []
         for _ in range(self._num_steps):
@@ -187,8 +200,7 @@ class Plan:
         drawn = []
         num_tokens = int(self.positions[place.pending].sum()) if place.pending else 0
         rng = np.random.default_rng([self._seed, _DRAW_STREAM, place.step])
-        step = self._num_steps if len(self._listed) else place.step
-        cumulative = np.cumsum(self._pool_weights(step, observed))
+        cumulative = np.cumsum(self._pool_weights(place.step, observed))
         # Divided so that the last pool with a weight ends at 1, above every draw: no empty pool is hit.
         cumulative = (cumulative / cumulative[-1]).tolist()
         while num_tokens < self._window_tokens:
@@ -197,7 +209,7 @@ class Plan:
                 place.num_listed += 1
             else:
                 pool = bisect.bisect_right(cumulative, rng.random())
-                example = int(self._pools[pool][self._orders[pool][place.cursors[pool]]])
+                example = self._pools[pool].draw(place.cursors[pool])
                 place.cursors[pool] += 1
             num_tokens += int(self.positions[example])
             drawn.append(example)
