@@ -1,6 +1,7 @@
 """pytest tests/test_run.py: whole runs, small: the files they leave, and going on as if never stopped."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config
 from tiny_reasoning_jax.train import loop
 
+GRADE = {"grade__num_problems": 40, "grade__num_samples": 2}
 TIMINGS = ("tokens_per_second", "data_wait_seconds", "seconds")
 
 
@@ -111,6 +113,68 @@ def test_stopped_and_resumed_is_never_stopped(finished, tmp_path, monkeypatch, c
     assert not (workdir / "hf").exists()
     stages.run(make_config(workdir, stages="data,train"))
     assert_same_run(finished, workdir, 6)
+
+
+def test_an_adaptive_run_hears_of_its_probe_alike_whether_stopped_or_not(tmp_path, monkeypatch):
+    adaptive = {"data__curriculum": "adaptive", "train__num_probe": 5, "train__validate_every_steps": 1,
+                "train__num_steps": 24, "data__prefetch_steps": 3, "checkpoint__every_steps": 50,
+                "stages": "data,train"}  # fmt: skip
+    # An untrained model solves nothing, so the rates are made up; they follow the parameters, as real ones do.
+    some = lambda params: float(abs(params["layers.0.attn.q"].astype(np.float32)).sum() % 1)
+    monkeypatch.setattr(stages.grade, "make_probe", lambda *_: lambda params: [0.9, math.nan, some(params), 0.1, 0.0])
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    stages.run(make_config(whole, **adaptive))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 14)
+        stages.run(make_config(parts, **adaptive))
+    stages.run(make_config(parts, **adaptive))
+    assert_same_run(whole, parts, 24)
+    assert all(line["pass_rate_1"] == 0.9 and "pass_rate_2" not in line for line in metrics(whole))
+    observed = json.loads(saved_arrays(whole, 24)["data"]["observed"])
+    assert [step for step, _ in observed] == list(range(1, 25)) and len({rates[2] for _, rates in observed}) > 20
+
+
+@pytest.fixture(scope="module")
+def graded(finished, tmp_path_factory):
+    """The finished run, and the pass rates of its last checkpoint."""
+    workdir = tmp_path_factory.mktemp("run") / "graded"
+    shutil.copytree(finished, workdir)
+    stages.run(make_config(workdir, stages="grade", **GRADE))
+    return workdir
+
+
+def test_a_graded_run_feeds_one_whose_difficulties_are_measured(graded, tmp_path, capsys):
+    facts = json.loads((graded / "grades.json").read_text())
+    assert facts["settings"]["model"]["name"] == "run at step 6" and facts["settings"]["num_samples"] == 2
+    before = (graded / "grades.jsonl").stat().st_mtime_ns
+    stages.run(make_config(graded, stages="grade", **GRADE))
+    told = capsys.readouterr().out
+    assert "solves 0.0% of 40 training problems" in told and "nothing to do" in told
+    assert (graded / "grades.jsonl").stat().st_mtime_ns == before
+    measured = {"data__difficulty": "measured", "data__grades": str(graded / "grades.jsonl"), "stages": "data"}
+    stages.run(make_config(tmp_path / "measured", **measured))
+    summary = json.loads((tmp_path / "measured" / "data" / "summary.json").read_text())
+    train = summary["splits"]["train"]
+    assert {level for levels in train["by_category"].values() for level in levels} == {"5"}
+    assert train["kept"] == 40 and train["dropped"]["not measured"] == 260
+    assert "measured pass rate" in summary["difficulty_rule"]
+
+
+@pytest.mark.parametrize("kind", ["hf", "checkpoints", "a run"])
+def test_any_model_of_ours_can_grade(finished, graded, tmp_path, kind):
+    """The same parameters, in whatever form they are given, are one model with one set of grades."""
+    stages.run(make_config(tmp_path, stages="data"))
+    model = {"hf": finished / "hf", "checkpoints": finished / "checkpoints", "a run": finished}[kind]
+    stages.run(make_config(tmp_path, stages="grade", grade__model=str(model), **GRADE))
+    facts = [json.loads((folder / "grades.json").read_text()) for folder in (tmp_path, graded)]
+    assert facts[0]["settings"]["model"]["sha256"] == facts[1]["settings"]["model"]["sha256"]
+    assert (tmp_path / "grades.jsonl").read_bytes() == (graded / "grades.jsonl").read_bytes()
+
+
+def test_a_model_with_another_tokenizer_cannot_grade(finished, tmp_path):
+    stages.run(make_config(tmp_path / "w", stages="data", tokenizer__vocab_size=300))
+    with pytest.raises(UserError, match="tokenizer of .* entries that is not the one of"):
+        stages.run(make_config(tmp_path / "w", stages="grade", tokenizer__vocab_size=300, grade__model=str(finished)))
 
 
 def test_steps_after_the_last_checkpoint_are_done_again(finished, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from ml_collections import FrozenConfigDict
 
 from convert import from_hf, hf_folder
 from tiny_reasoning_jax import workdir as rundir
+from tiny_reasoning_jax.data.gather import is_generated
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model import store
@@ -119,8 +120,11 @@ def write_facts(this: Run, **facts) -> None:
 
 
 def task_name(config_data: FrozenConfigDict) -> str:
-    """What the run's test set is called in results: "procedural", or the folder or file of a JSONL source."""
-    if config_data.source == "procedural":
-        return "procedural"
-    path = Path(config_data.source).resolve()
+    """What the run's test set is called in results: "procedural", "gym", or after its folder, file or hub id."""
+    source = config_data.source if config_data.test_source == "auto" else config_data.test_source
+    if "," in source:
+        return "mixture"
+    if is_generated(source):
+        return source.partition(":")[0]
+    path = Path(source.partition(":")[0]).resolve()
     return path.parent.name if path.stem in ("train", "test") else path.stem

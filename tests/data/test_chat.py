@@ -229,7 +229,7 @@ def test_a_template_that_opens_think_in_the_prompt_works(small, tmp_path):
 
 
 def test_real_records_tokenise_alike_apart_and_whole_and_fast(qwen, small):
-    problems = list(sources.read_jsonl(REAL / "gsm8k" / "test.jsonl"))
+    problems = list(sources.read_source(str(REAL / "gsm8k" / "test.jsonl")))
     for tokenizer in (qwen, small):
         started = time.process_time()
         encoded = chat.encode_batch(tokenizer, problems)

@@ -124,6 +124,17 @@ def test_a_mixture_reads_every_source_and_remembers_which(tmp_path, monkeypatch)
     assert gathered.generated.sum() == 325
 
 
+def test_files_of_one_name_keep_their_problems_apart(tmp_path):
+    names = []
+    for start, folder in ((0, "first"), (50, "second")):
+        names.append(write(tmp_path / folder / "train.jsonl", [story(n) for n in range(start, start + 20)]))
+        write(tmp_path / folder / "test.jsonl", [story(start + 20)])
+    gathered, _, _ = run(tmp_path, data__source=",".join(names))
+    assert ids(gathered, TEST) == ["first/test.jsonl:1", "second/test.jsonl:1"]
+    found = [i for split in range(3) for i in ids(gathered, split)]
+    assert len(set(found)) == len(found) == 42
+
+
 def test_a_test_source_of_its_own_replaces_all_others(tmp_path):
     source = write(tmp_path / "a" / "train.jsonl", [story(n) for n in range(40)])
     write(tmp_path / "a" / "test.jsonl", [story(n) for n in range(40, 47)])

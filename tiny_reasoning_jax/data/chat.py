@@ -100,8 +100,8 @@ def find_special_token(tokenizer, *texts: str) -> str | None:
 
 
 def show_answer(answer: str) -> str:
-    """Returns a completion's final text: the answer as it is if it is boxed or a fenced program, else \\boxed{answer}."""
-    return answer if "\\boxed{" in answer or answer.startswith("```") else f"\\boxed{{{answer}}}"
+    """Returns a completion's final text: the answer as it is if it is boxed or holds a program, else \\boxed{answer}."""
+    return answer if "\\boxed{" in answer or "```" in answer else f"\\boxed{{{answer}}}"
 
 
 def render_prompt(tokenizer, prompt: str) -> str:

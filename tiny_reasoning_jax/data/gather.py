@@ -13,6 +13,7 @@ Problems that the program generates are distinct by construction and apart by th
 rules would see only their common wording, and do not look at them.
 """
 
+import dataclasses
 import json
 from array import array
 from collections.abc import Callable, Iterator
@@ -324,11 +325,21 @@ def _read_all(config) -> Iterator[_Record]:
         if name == "procedural":
             yield from _generate(config, source, len(names))
             continue
+        rename = _tell_apart(name, names)
         if test_name := find_test_source(data, name):
             for record in sources.read_source(test_name, data.format, "data.test_source"):
-                yield _Record(TEST, source, record, False)
+                yield _Record(TEST, source, rename(record), False)
         for record in sources.read_source(name, data.format, "data.source"):
-            yield _Record(TRAIN, source, record, False)
+            yield _Record(TRAIN, source, rename(record), False)
+
+
+def _tell_apart(name: str, names: list[str]) -> Callable[[Problem | Dropped], Problem | Dropped]:
+    """Returns what puts the parent folder before ids, where files of several sources have one name (train.jsonl)."""
+    path = Path(name)
+    if [Path(other).name for other in names].count(path.name) == 1:
+        return lambda record: record
+    folder = path.resolve().parent.name
+    return lambda record: dataclasses.replace(record, id=f"{folder}/{record.id}")
 
 
 def _read_test(config) -> Iterator[Problem | Dropped]:

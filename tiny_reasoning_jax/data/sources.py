@@ -112,8 +112,3 @@ def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
             "with data files, or convert them to JSON lines"
         )
     return files
-
-
-def read_jsonl(path: Path) -> Iterator[Problem | Dropped]:
-    """Reads one local file; `read_source` by path."""
-    return read_source(str(path))
