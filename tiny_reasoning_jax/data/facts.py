@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tiny_reasoning_jax.data import packing
+from tiny_reasoning_jax.data.plan import Plan
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.problems import DIFFICULTIES, stream_problems
 
-_PACKING_ROWS = 64  # rows that are packed to tell how full they get
+_PACKED_STEPS = 8  # packed to tell how full rows get
 
 
 def describe_split(split: PreparedSplit, categories: list[str]) -> dict:
@@ -53,10 +53,10 @@ def _state_lengths(lengths: np.ndarray) -> dict:
     }
 
 
-def pack_some(split: PreparedSplit, seq_len: int, seed: int) -> float:
-    """Returns how full rows of seq_len get, packed from examples in random order as training packs them."""
-    lengths = np.asarray(split.lengths, np.int64) - 1
-    order = np.random.default_rng(seed).permutation(len(lengths))
-    window = order[: 1 + int(np.searchsorted(np.cumsum(lengths[order]), _PACKING_ROWS * seq_len))]
-    rows, _ = packing.pack_rows(lengths[window].tolist(), num_rows=_PACKING_ROWS, seq_len=seq_len)
-    return float(sum(lengths[window[i]] for row in rows for i in row) / (max(len(rows), 1) * seq_len))
+def pack_some(split: PreparedSplit, batch_size: int, seq_len: int, seed: int) -> float:
+    """Returns the filled share of rows [batch_size, seq_len] over a few steps of training on all examples alike."""
+    plan = Plan(split, curriculum="none", num_steps=1, batch_size=batch_size, seq_len=seq_len, seed=seed)
+    place = plan.start()
+    plan.next_rows(place)  # the first step fills the look-ahead
+    rows = [row for _ in range(_PACKED_STEPS) for row in plan.next_rows(place)]
+    return float(sum(plan.positions[row].sum() for row in rows) / (_PACKED_STEPS * batch_size * seq_len))

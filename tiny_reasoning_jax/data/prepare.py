@@ -134,7 +134,10 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         "categories": gathered.categories,
         "splits": told,
         **decisions,
-        "packing": {"seq_len": seq_len, "efficiency": facts.pack_some(splits["train"], seq_len, config.seed)},
+        "packing": {
+            "seq_len": seq_len,
+            "efficiency": facts.pack_some(splits["train"], config.train.batch_size, seq_len, config.seed),
+        },
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _show(summary, splits["train"], tokenizer, folder)
