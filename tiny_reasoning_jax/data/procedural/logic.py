@@ -37,7 +37,7 @@ def liars(rng: random.Random, difficulty: int) -> Draft:
         lines.append(f"{_claim(speaker, about, claim)}, so {_verdict(speaker, honest[speaker])}")
     rng.shuffle(facts)
     asked = rng.choice(people[1:]) if difficulty == 1 else people[-1]
-    return _liars_draft(rng, facts, lines, asked, honest[asked])
+    return _liars_draft(rng, people, facts, lines, asked, honest[asked])
 
 
 def _two_numbers(rng: random.Random, digits: int) -> tuple[int, int]:
@@ -53,11 +53,21 @@ def _claim(speaker: str, about: str, claim: bool) -> str:
     return f"{speaker} says {about} {'tells the truth' if claim else 'lies'}"
 
 
-def _liars_draft(rng: random.Random, facts: list[str], lines: list[str], asked: str, honest: bool) -> Draft:
+def _liars_draft(
+    rng: random.Random, people: list[str], facts: list[str], lines: list[str], asked: str, honest: bool
+) -> Draft:
+    """A draft about people in the order of their chain: the same chain told in another order is the same problem."""
     answer, said = "yes" if honest else "no", " ".join(facts)
     question = rng.choice(("Does {} tell the truth?", "Is {} honest?", "Can we trust {}?")).format(asked)
     lines = [*lines, f"{_verdict(asked, honest)}: {answer}"]
-    return create_draft(_renamed(f"{said} {asked}?"), f"{said} {question}", lines, answer)
+    canonical = "\n".join([*sorted(_numbered(fact, people) for fact in facts), _numbered(asked, people)])
+    return create_draft(canonical, f"{said} {question}", lines, answer)
+
+
+def _numbered(text: str, people: list[str]) -> str:
+    for number, name in enumerate(people):
+        text = text.replace(name, str(number))
+    return text
 
 
 def _two_cases(rng: random.Random, difficulty: int) -> Draft:
@@ -85,7 +95,7 @@ def _two_cases(rng: random.Random, difficulty: int) -> Draft:
         lines.append(f"{said}: {str(test(honest)).lower()}, {'fits' if fits[first] else 'does not fit'}")
     honest, wanted = cases[fits[True]], rng.random() < 0.5
     asked = rng.choice([i for i, h in enumerate(honest) if h == wanted] or range(len(people)))
-    return _liars_draft(rng, facts, lines, people[asked], honest[asked])
+    return _liars_draft(rng, people, facts, lines, people[asked], honest[asked])
 
 
 def _compound(rng: random.Random, difficulty: int, count: int) -> tuple[str, Callable[[list[bool]], bool]]:
@@ -116,7 +126,10 @@ _PLACES = {2: "second", 3: "third", 4: "fourth", 5: "fifth", 6: "sixth"}
 
 
 def order(rng: random.Random, difficulty: int) -> Draft:
-    """Rank people: 1 three or four, 2 five, 3 five in any order, 4 six and a place, 5 seven, idle facts."""
+    """Rank people: 1 three or four, 2 five, 3 five in any order, 4 six and a place, 5 seven, idle facts.
+
+    Without names a ranking is a ranking; so here the words and the order of the facts are part of the problem.
+    """
     relation = rng.choice(RELATIONS)
     count = rng.choice((3, 4, 4)) if difficulty == 1 else {2: 5, 3: 5, 4: 6, 5: 7}[difficulty]
     people = rng.sample(NAMES, count)
