@@ -19,6 +19,7 @@ import multiprocessing
 import os
 import platform
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -50,11 +51,10 @@ DISTRIBUTIONS = {
 
 def write_split(folder: Path, lengths: np.ndarray) -> list[dict]:
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, VOCAB_SIZE, 1_000_000 + int(lengths.max())).tolist()
-    starts = rng.integers(0, 1_000_000, len(lengths)).tolist()
-    levels = rng.integers(1, 6, len(lengths)).tolist()
+    tokens = rng.integers(0, VOCAB_SIZE, 50_000 + int(lengths.max())).tolist()
     writer = SplitWriter(folder)
-    for i, (length, start, level) in enumerate(zip(lengths.tolist(), starts, levels, strict=True)):
+    for i, length in enumerate(map(int, lengths)):
+        start, level = i * 7919 % 50_000, i * 31 % 5 + 1
         prompt_length = int(length * 0.4)
         prompt, completion = tokens[start : start + prompt_length], tokens[start + prompt_length : start + length]
         writer.add(f"generated-{i}", prompt, completion, difficulty=level, source=0, category=0, prompt_hash=i)
@@ -188,29 +188,49 @@ def resident_bytes() -> int:
     return int(fields["RssAnon"].split()[0]) * 1024
 
 
+class PeakMemory:
+    """Looks every 20 ms at how much resident memory a block adds."""
+
+    def __enter__(self):
+        self._start = self.added = resident_bytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+        return self
+
+    def _look(self):
+        while not self._stop.wait(0.02):
+            self.added = max(self.added, resident_bytes())
+
+    def __exit__(self, *error):
+        self._stop.set()
+        self._thread.join()
+        self.added = max(self.added, resident_bytes()) - self._start
+
+
 def measure_memory(folder: Path, num_examples: int, num_steps: int) -> dict[str, float]:
-    """Returns resident bytes: what writing adds at its end, what reading adds, and its growth after the first steps."""
+    """Returns what writing and reading add to the resident memory at most, and what later steps add to earlier ones."""
     lengths = draw_lengths(num_examples, 100, 0.4, 1024)
     write_split(folder / "warm", lengths[:1000])
-    before = resident_bytes()
     started = time.perf_counter()
-    shards = write_split(folder / "large", lengths)
-    wrote, after = time.perf_counter() - started, resident_bytes()
-    split = PreparedSplit.load(folder / "large")
+    with PeakMemory() as writing:
+        shards = write_split(folder / "large", lengths)
+    wrote, at = time.perf_counter() - started, []
     settings = {"curriculum": "linear", "num_steps": num_steps, "batch_size": 16, "accum_steps": 4, "seq_len": 4096}
-    iterator = make_train_iterator(split, **settings, seed=0, prefetch_steps=4)
-    at = []
-    for _ in range(num_steps):
-        next(iterator)
-        at.append(resident_bytes())
-    iterator.close()
+    with PeakMemory() as reading:
+        split = PreparedSplit.load(folder / "large")
+        iterator = make_train_iterator(split, **settings, seed=0, prefetch_steps=4)
+        for _ in range(num_steps):
+            next(iterator)
+            at.append(resident_bytes())
+        iterator.close()
     return {
         "examples": num_examples,
         "tokens": int(lengths.sum()),
         "disk_bytes": sum(shard["bytes"] for shard in shards),
         "written_examples_per_second": num_examples / wrote,
-        "writing_adds_bytes": after - before,
-        "reading_adds_bytes": at[-1] - after,
+        "writing_adds_bytes": writing.added,
+        "reading_adds_bytes": reading.added,
         "growth_from_step_20_bytes": at[-1] - max(at[:20]),
     }
 
