@@ -256,6 +256,16 @@ def test_what_is_prefetched_does_not_change_what_an_observation_does(split, pref
     )
 
 
+def test_every_observation_is_kept_as_it_was(split):
+    iterator = make_iterator(split, curriculum="adaptive", num_steps=60, prefetch_steps=2)
+    observed_steps(iterator, 5, {2: [1 / 3] * 5, 4: [1.0, math.nan, 0.0, 0.1, 1.0]})
+    expected = [[2, [1 / 3] * 5], [4, [1.0, None, 0.0, 0.1, 1.0]]]
+    assert json.loads(iterator.get_state()["observed"]) == expected
+    fresh = make_iterator(split, curriculum="adaptive", num_steps=60)
+    fresh.set_state(iterator.get_state())
+    assert json.loads(fresh.get_state()["observed"]) == expected
+
+
 def test_only_the_adaptive_curriculum_keeps_observations(split):
     iterator = make_iterator(split)
     next(iterator)
