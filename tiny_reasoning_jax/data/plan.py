@@ -6,7 +6,6 @@ threads, hosts or the machine. Refused: examples longer than a row. Nothing is c
 
 import bisect
 import dataclasses
-import itertools
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -167,12 +166,13 @@ class Plan:
         The list is exactly the schedule's draws. Rows are packed from another order and may be fuller, so the last
         steps may want a few more examples than it has: those come from the schedule, which goes on where it ended.
         """
-        schedule, drawn = self.start(), []
+        schedule, listed = self.start(), []
         for _ in range(self._num_steps):
-            drawn.append(self._draw(schedule, ()))
-            self._pack(schedule, drawn[-1])
+            drawn = self._draw(schedule, ())
+            self._pack(schedule, drawn)
+            listed.append(np.array(drawn, np.int32))
         order = np.random.default_rng([self._seed, _CONTROL_STREAM])
-        self._listed = order.permutation(np.fromiter(itertools.chain.from_iterable(drawn), np.int32))
+        self._listed = order.permutation(np.concatenate(listed))
         self._start = dataclasses.replace(self._start, cursors=schedule.cursors)
 
     def start(self) -> Place:
