@@ -100,7 +100,7 @@ def find_special_token(tokenizer, *texts: str) -> str | None:
 
 
 def show_answer(answer: str) -> str:
-    """Returns a completion's final text: the answer as it is if it is boxed or holds a program, else \\boxed{answer}."""
+    """Returns a completion's final text: the answer as it is if boxed or with a program, else \\boxed{answer}."""
     return answer if "\\boxed{" in answer or "```" in answer else f"\\boxed{{{answer}}}"
 
 
@@ -148,9 +148,12 @@ def encode_batch(tokenizer, problems: list[Problem]) -> list[tuple[list[int], li
         _refuse_special_tokens(tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer)
     _check_render(tokenizer, problems[0])
     texts = [text for problem in problems for text in render(tokenizer, problem)]
-    ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, return_token_type_ids=False)[
-        "input_ids"
-    ]
+    # The library underneath, which gives the same ids, because transformers warns of every text that is longer than
+    # the model and takes a tenth longer. It must not cut or fill up: a tokenizer.json can ask for both.
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    ids = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
     end = end_of_turn_id(tokenizer)
     for completion in ids[1::2]:
         assert completion[-1] == end and completion.count(end) == 1, "END_OF_TURN must come once, last"

@@ -198,20 +198,25 @@ def _create_tokenizer(config, tokenizer_folder: Path | None, gathered: Gathered,
 _Encoded = tuple[int, Problem, list[int], list[int]]  # row, problem, prompt ids, completion ids
 
 
-def _encode_rows(tokenizer, gathered: Gathered, split: int, drops: _Drops) -> Iterator[_Encoded]:
-    """Encodes a split's problems; those that spell a special token are dropped.
+def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops: _Drops) -> Iterator[_Encoded]:
+    """Encodes a split's problems; those that spell a special token or are far too long are dropped.
 
     A thread encodes one chunk, in Rust and without Python's lock, while the one before it is written.
     """
     rows, name = gathered.live(split), SPLITS[split]
     stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
     stream = _logged(stream, f"tokenising {name}", len(rows))
+    # A text of more characters has more tokens than a row, and one of many megabytes takes a tokenizer minutes.
+    most_chars = seq_len * max(map(len, tokenizer.get_vocab()))
     begun = None
     with ThreadPoolExecutor(1) as pool:
         while chunk := list(itertools.islice(stream, _CHUNK)):
             clean = []
             for row, problem in chunk:
-                if token := chat.find_special_token(tokenizer, problem.prompt, problem.reasoning, problem.answer):
+                texts = (problem.prompt, problem.reasoning, problem.answer)
+                if (num_chars := sum(map(len, texts))) > most_chars:
+                    drops.add(name, Dropped(problem.id, "over seq_len", detail=f"{num_chars} characters"))
+                elif token := chat.find_special_token(tokenizer, *texts):
                     drops.add(name, Dropped(problem.id, "special token in text", detail=token))
                 else:
                     clean.append((row, problem))
@@ -239,7 +244,7 @@ def _tokenise(
       Facts about the shards, and the bounds.
     """
     writer = SplitWriter(folder)
-    for row, problem, prompt, completion in _encode_rows(tokenizer, gathered, split, drops):
+    for row, problem, prompt, completion in _encode_rows(tokenizer, gathered, split, config.train.seq_len, drops):
         # The last token is only ever a target, so a row holds one token more than it has positions.
         if (num_positions := len(prompt) + len(completion) - 1) > config.train.seq_len:
             drops.add(SPLITS[split], Dropped(problem.id, "over seq_len", detail=f"{num_positions} positions"))
