@@ -54,8 +54,9 @@ def get_config() -> config_dict.ConfigDict:
     tokenizer.vocab_size = 768
 
     config.data = data = config_dict.ConfigDict()
-    # Where problems come from; several, separated by commas, are a mixture. "procedural" (generated here, no network),
-    # a .jsonl, .json or .parquet file, a folder of such files, or a hub id "org/name[:config[:split]]".
+    # Where problems come from; several, separated by commas, are a mixture. "procedural[:family+family]" (generated
+    # here, no network; all families if none is named), a .jsonl, .json or .parquet file, a folder of such files, or a
+    # hub id "org/name[:config[:split]]".
     data.source = "procedural"
     # Form of the records: "auto" tells it from their fields; otherwise a name from tiny_reasoning_jax/data/formats.py.
     data.format = "auto"

@@ -172,6 +172,19 @@ def test_a_wrong_quota_is_refused(tmp_path, quotas, message):
         run(tmp_path, data__source=source, data__category_quotas=quotas)
 
 
+def test_families_can_be_chosen_and_reasoning_gym_can_only_be_asked(tmp_path):
+    sizes = {"data__num_problems": 60, "data__num_test": 10, "data__num_validation": 10}
+    gathered, _, _ = run(tmp_path, data__source="procedural:sums+liars", **sizes)
+    found = {problem.source for split in range(3) for problem in gathered.stream(gathered.live(split))}
+    assert found == {"sums", "liars"} and gathered.generated.all()
+    with pytest.raises(UserError, match="no procedural family is called alchemy; choose from sums, "):
+        run(tmp_path, data__source="procedural:alchemy", **sizes)
+    with pytest.raises(UserError, match="name each once"):
+        run(tmp_path, data__source="procedural:sums+sums", **sizes)
+    with pytest.raises(UserError, match="it can be data.test_source"):
+        run(tmp_path, data__source="gym:chain_sum", **sizes)
+
+
 @pytest.mark.parametrize("source", ["", "a.jsonl,", "procedural,procedural"])
 def test_sources_are_named_once_each(source):
     with pytest.raises(UserError, match="name every source once"):

@@ -40,7 +40,7 @@ def create_config(**overrides) -> FrozenConfigDict:
     return FrozenConfigDict(config)
 
 
-def generate(split, num_problems, seed, shares=None):
+def generate(split, num_problems, seed, shares=None, families=None):
     """A stand-in for the procedural families: fast, graded, the splits apart."""
     start = {"train": 10_000, "validation": 20_000, "test": 30_000}[split] + 100_000 * seed
     for n in range(start, start + num_problems):

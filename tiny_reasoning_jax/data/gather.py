@@ -26,13 +26,13 @@ from tiny_reasoning_jax.data import duplicates, gym, sources
 from tiny_reasoning_jax.data.contamination import EvaluationText
 from tiny_reasoning_jax.data.difficulty import load_grades
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem
-from tiny_reasoning_jax.data.procedural import generate
+from tiny_reasoning_jax.data.procedural import FAMILIES, check_families, generate
 from tiny_reasoning_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")  # a row's split is an index into this
 TRAIN, VALIDATION, TEST = range(3)
 # Training problems of difficulty 1 to 5. The harder are longer: so each difficulty has about as many tokens.
-_TRAIN_SHARES = (5, 4, 3, 2, 1)
+_TRAIN_SHARES, _EVEN = (5, 4, 3, 2, 1), (1, 1, 1, 1, 1)
 _LIVES = 0  # index into Gathered.reasons of a row that is used
 _CHUNK = 1000  # prompts that are signed at a time
 
@@ -50,22 +50,34 @@ def source_names(data) -> list[str]:
     """Returns the sources of config.data in their order.
 
     Raises:
-      UserError: one is empty or named twice.
+      UserError: one is empty, named twice, or has nothing to learn from.
     """
     names = [name.strip() for name in data.source.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"data.source={data.source!r}: name every source once, separated by commas, none empty")
+    if any(is_generated(name) and not name.startswith("procedural") for name in names):
+        raise UserError(
+            f"data.source={data.source!r}: reasoning-gym writes no reasoning to learn from; it can be data.test_source"
+        )
+    for name in filter(is_generated, names):
+        check_families(find_families(name))
     return names
+
+
+def find_families(name: str) -> list[str]:
+    """Returns the families of "procedural" (all of them) or "procedural:sums+linear"."""
+    chosen = name.partition(":")[2]
+    return chosen.split("+") if chosen else list(FAMILIES)
 
 
 def is_generated(name: str) -> bool:
     """Whether a source's problems are made by a program, in a few forms of words that all of them share."""
-    return name == "procedural" or name.partition(":")[0] == "gym"
+    return name.partition(":")[0] in ("procedural", "gym")
 
 
 def find_test_source(data, name: str) -> str | None:
     """Returns the test problems that one of the sources brings along; None where they are made or held out."""
-    if data.test_source != "auto" or name == "procedural":
+    if data.test_source != "auto" or is_generated(name):
         return None
     return sources.find_test_source(name)
 
@@ -189,7 +201,7 @@ class Gathered:
         names = source_names(data)
         test_keys = np.unique(self.key[self.split == TEST])
         for source, name in enumerate(names):
-            if name == "procedural":
+            if is_generated(name):
                 continue
             rows = np.flatnonzero((self.source == source) & (self.split == TRAIN))
             distinct = np.setdiff1d(self.key[rows], test_keys)  # in rising order
@@ -322,8 +334,8 @@ def _read_all(config) -> Iterator[_Record]:
         for record in _read_test(config):
             yield _Record(TEST, 0, record, made_here)
     for source, name in enumerate(names):
-        if name == "procedural":
-            yield from _generate(config, source, len(names))
+        if is_generated(name):
+            yield from _generate(config, source, name, len(names))
             continue
         rename = _tell_apart(name, names)
         if test_name := find_test_source(data, name):
@@ -344,20 +356,20 @@ def _tell_apart(name: str, names: list[str]) -> Callable[[Problem | Dropped], Pr
 
 def _read_test(config) -> Iterator[Problem | Dropped]:
     data = config.data
-    if data.test_source == "procedural":
-        return generate("test", data.num_test, config.seed)
+    if data.test_source.startswith("procedural"):
+        return generate("test", data.num_test, config.seed, _EVEN, find_families(data.test_source))
     if is_generated(data.test_source):
         return gym.read_gym(data.test_source, data.num_test, config.seed)
     return sources.read_source(data.test_source, "auto", "data.test_source")
 
 
-def _generate(config, source: int, num_sources: int) -> Iterator[_Record]:
-    data, even = config.data, (1, 1, 1, 1, 1)
-    sizes = [(VALIDATION, -(-data.num_validation // num_sources), even), (TRAIN, data.num_problems, _TRAIN_SHARES)]
+def _generate(config, source: int, name: str, num_sources: int) -> Iterator[_Record]:
+    data, families = config.data, find_families(name)
+    sizes = [(VALIDATION, -(-data.num_validation // num_sources), _EVEN), (TRAIN, data.num_problems, _TRAIN_SHARES)]
     if data.test_source == "auto":
-        sizes.insert(0, (TEST, -(-data.num_test // num_sources), even))
+        sizes.insert(0, (TEST, -(-data.num_test // num_sources), _EVEN))
     for split, num_problems, shares in sizes:
-        for problem in generate(SPLITS[split], num_problems, config.seed, shares):
+        for problem in generate(SPLITS[split], num_problems, config.seed, shares, families):
             yield _Record(split, source, problem, True)
 
 

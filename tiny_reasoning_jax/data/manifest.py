@@ -36,11 +36,11 @@ def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
         marks["data.test_source"] = "; ".join(_mark(test, "data.test_source") for test in tests.values() if test)
         if None in tests.values():
             marks["data.num_test"] = data.num_test
-    if "procedural" in names:
+    if any(map(is_generated, names)):
         marks |= {"data.num_problems": data.num_problems, "seed": config.seed}
     if is_generated(data.test_source):
         marks["seed"] = config.seed
-    if names != ["procedural"]:
+    if not all(map(is_generated, names)):
         marks |= {f"data.{name}": data[name] for name in ("format", "near_duplicates", "decontamination_ngram")}
     marks |= {f"data.{name}": data[name] for name in ("category_quotas", "difficulty")}
     if data.grades != "none":

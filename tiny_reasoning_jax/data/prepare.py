@@ -31,7 +31,7 @@ import numpy as np
 
 from tiny_reasoning_jax.data import chat, difficulty, facts, manifest, preview, preview_page
 from tiny_reasoning_jax.data.formats import DIFFICULTY_RULE
-from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gathered, source_names
+from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gathered, is_generated, source_names
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.data.tokenizer import copy_tokenizer, find_tokenizer, load_tokenizer, train_tokenizer
@@ -302,9 +302,9 @@ def _describe_difficulty(data, bounds: list[int]) -> str:
     rules = []
     if data.difficulty == "measured":
         rules.append(f"training problems: {difficulty.PASS_RATE_RULE}, from {data.grades}; others")
-    if "procedural" in source_names(data):
+    if any(map(is_generated, source_names(data))):
         rules.append("each procedural family's own five levels")
-    if source_names(data) != ["procedural"]:
+    if not all(map(is_generated, source_names(data))):
         rules += [DIFFICULTY_RULE, f"where there is none, {by_length}"]
     return "; ".join(rules)
 

@@ -3,6 +3,6 @@
 Splits go by the hash of the canonical problem, never by a seed, so that no training problem is tested on.
 """
 
-from tiny_reasoning_jax.data.procedural.families import FAMILIES, SPLITS, check, generate
+from tiny_reasoning_jax.data.procedural.families import FAMILIES, SPLITS, check, check_families, generate
 
-__all__ = ["FAMILIES", "SPLITS", "check", "generate"]
+__all__ = ["FAMILIES", "SPLITS", "check", "check_families", "generate"]

@@ -7,7 +7,7 @@ wording or the number of problems asked for.
 import hashlib
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
 from tiny_reasoning_jax.data.procedural import (
@@ -158,7 +158,24 @@ def problems_of(split: str, family: str, difficulty: int, seed: int) -> Iterator
         )
 
 
-def generate(split: str, num_problems: int, seed: int, shares: tuple[int, ...] = (1, 1, 1, 1, 1)) -> Iterator[Problem]:
+def check_families(families: Sequence[str]) -> None:
+    """Raises UserError where a family is unknown or named twice."""
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown or len(set(families)) < len(families):
+        raise UserError(
+            f"no procedural family is called {', '.join(unknown)}; choose from {', '.join(FAMILIES)}"
+            if unknown
+            else f"procedural families {', '.join(families)}: name each once"
+        )
+
+
+def generate(
+    split: str,
+    num_problems: int,
+    seed: int,
+    shares: tuple[int, ...] = (1, 1, 1, 1, 1),
+    families: Sequence[str] = tuple(FAMILIES),
+) -> Iterator[Problem]:
     """Yields distinct problems of a split in turn from every family and difficulty.
 
     In each round a family gives shares[d - 1] problems of difficulty d, none of it where the share is 0.
@@ -168,18 +185,21 @@ def generate(split: str, num_problems: int, seed: int, shares: tuple[int, ...] =
     the end says which and how many there were. Ends early when all are used up.
 
     Raises:
-      UserError: the split is unknown or num_problems is negative.
+      UserError: the split or a family is unknown, or num_problems is negative.
     """
     if split not in SPLITS:
         raise UserError(f"split={split!r} is unknown; choose one of {', '.join(sorted(SPLITS))}")
     if num_problems < 0:
         raise UserError(f"num_problems={num_problems} is negative; ask for 0 or more")
-    return _take_turns(split, num_problems, seed, shares)
+    check_families(families)
+    return _take_turns(split, num_problems, seed, shares, families)
 
 
-def _take_turns(split: str, num_problems: int, seed: int, shares: tuple[int, ...]) -> Iterator[Problem]:
+def _take_turns(
+    split: str, num_problems: int, seed: int, shares: tuple[int, ...], families: Sequence[str]
+) -> Iterator[Problem]:
     # A pair without a share never runs: it could neither give its turn away nor be used up.
-    cells = [(family, difficulty) for difficulty in DIFFICULTIES if shares[difficulty - 1] for family in FAMILIES]
+    cells = [(family, difficulty) for difficulty in DIFFICULTIES if shares[difficulty - 1] for family in families]
     running = {cell: problems_of(split, *cell, seed) for cell in cells}
     given = dict.fromkeys(cells, 0)
     while running and sum(given.values()) < num_problems:
