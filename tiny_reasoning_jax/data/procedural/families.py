@@ -174,9 +174,9 @@ def generate(
     num_problems: int,
     seed: int,
     shares: tuple[int, ...] = (1, 1, 1, 1, 1),
-    families: Sequence[str] = tuple(FAMILIES),
+    families: Sequence[str] | None = None,
 ) -> Iterator[Problem]:
-    """Yields distinct problems of a split in turn from every family and difficulty.
+    """Yields distinct problems of a split in turn from every family, or those named, and every difficulty.
 
     In each round a family gives shares[d - 1] problems of difficulty d, none of it where the share is 0.
 
@@ -191,6 +191,7 @@ def generate(
         raise UserError(f"split={split!r} is unknown; choose one of {', '.join(sorted(SPLITS))}")
     if num_problems < 0:
         raise UserError(f"num_problems={num_problems} is negative; ask for 0 or more")
+    families = tuple(FAMILIES) if families is None else families
     check_families(families)
     return _take_turns(split, num_problems, seed, shares, families)
 
