@@ -73,7 +73,9 @@ def fractions(rng: random.Random, difficulty: int) -> Draft:
 
 
 _TWO_DENOMINATORS = [(q, r) for q in range(3, 21) for r in range(3, 21) if q % r and r % q and math.lcm(q, r) <= 90]
-_THREE_DENOMINATORS = [d for d in itertools.product(range(2, 13), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 60]
+_THREE_DENOMINATORS = [d for d in itertools.product(range(2, 16), repeat=3) if len(set(d)) > 1 and math.lcm(*d) <= 48]
+# Larger denominators have more numerators: with these weights every sum is as likely as any other.
+_NUMERATORS = list(itertools.accumulate(math.prod(q - 1 for q in d) for d in _THREE_DENOMINATORS))
 
 
 def _fraction_parts(rng: random.Random, difficulty: int) -> list[tuple[int, int]]:
@@ -87,7 +89,7 @@ def _fraction_parts(rng: random.Random, difficulty: int) -> list[tuple[int, int]
     elif difficulty == 3:
         denominators = rng.choice(_TWO_DENOMINATORS)
     else:
-        denominators = rng.choice(_THREE_DENOMINATORS)
+        (denominators,) = rng.choices(_THREE_DENOMINATORS, cum_weights=_NUMERATORS)
     signs = [1] + [rng.choice((-1, 1)) for _ in denominators[1:]]
     return [(sign * rng.randint(1, q - 1), q) for sign, q in zip(signs, denominators, strict=True)]
 
@@ -112,10 +114,10 @@ def _fraction_sum(parts: list[tuple[int, int]]) -> list[str]:
 def _fraction_with_product(rng: random.Random) -> Draft:
     """p/q*r/s+t/u: the product is brought to lowest terms before the sum."""
     while True:
-        q, s, u = rng.randint(3, 12), rng.randint(2, 12), rng.randint(3, 9)
-        p, r, t = rng.randint(1, q - 1), rng.randint(2, 9), rng.randint(1, u - 1)
+        q, s, u = rng.randint(3, 12), rng.randint(2, 12), rng.randint(3, 12)
+        p, r, t = rng.randint(1, q - 1), rng.randint(2, 12), rng.randint(1, u - 1)
         product = Fraction(p * r, q * s)
-        if r != s and product.denominator != u and math.lcm(product.denominator, u) <= 90:
+        if r != s and product.denominator != u and math.lcm(product.denominator, u) <= 72:
             break
     lines = [*steps.multiply(p, r), *steps.multiply(q, s), *steps.reduce(p * r, q * s)]
     lines += _fraction_sum([(product.numerator, product.denominator), (t, u)])

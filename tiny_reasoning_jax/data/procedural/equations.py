@@ -222,7 +222,7 @@ def _from_difference(rng: random.Random) -> Draft:
     while len(set(parts)) < 2:
         people, parts, shown = _three_people(rng)
     more, less = rng.choice([(i, j) for i in range(3) for j in range(3) if parts[i] > parts[j]])
-    gap, one = parts[more] - parts[less], rng.randint(11, 120)
+    gap, one = parts[more] - parts[less], rng.randint(11, 150)
     lines = [f"{parts[more]}-{parts[less]}={gap}", *steps.divide(gap * one, gap)]
     (third,) = {0, 1, 2} - {more, less}
     lines += steps.multiply(one, parts[third])
@@ -242,7 +242,7 @@ def _from_difference(rng: random.Random) -> Draft:
 def _workers(rng: random.Random) -> Draft:
     """Workers who come or go after some days; in how many days all is done; the pay plays no part."""
     while True:
-        workers, days, change = rng.randint(3, 20), rng.randint(6, 30), _signed(rng, 1, 9)
+        workers, days, change = rng.randint(3, 24), rng.randint(6, 40), _signed(rng, 1, 12)
         before, pay = rng.randint(2, days - 2), rng.randint(20, 90)
         left = workers * (days - before)
         if workers + change >= 2 and Fraction(left, workers + change).denominator <= 4:

@@ -126,10 +126,10 @@ def _angle_multiples(rng: random.Random) -> Draft:
     """Angles x+p, ax+q and bx+r of a triangle; asks for the largest."""
     while True:
         a, b, x = rng.randint(1, 2), rng.randint(2, 5), rng.randint(5, 40)
-        p, q = rng.randint(1, 20), rng.randint(1, 20)
+        p, q = rng.randint(1, 28), rng.randint(1, 28)
         r = 180 - (1 + a + b) * x - p - q
         sizes = (x + p, a * x + q, b * x + r)
-        if min(sizes) >= 10 and r and sorted(sizes)[1] != max(sizes):
+        if min(sizes) >= 10 and 0 < abs(r) < 100 and sorted(sizes)[1] != max(sizes):
             break
     terms = [steps.terms_text([(k, "x"), (extra, "")]) for k, extra in ((1, p), (a, q), (b, r))]
     k, constant = 1 + a + b, p + q + r

@@ -151,7 +151,7 @@ def _bells(rng: random.Random) -> Draft:
         if math.lcm(*numbers[:2]) < math.lcm(*numbers) <= 360:
             break
     a, b, c = numbers
-    start, height = rng.randint(2, 59), rng.randint(10, 60)
+    start, height = rng.randint(2, 99), rng.randint(10, 60)
     lines, first = _multiple(a, b)
     more, common = _multiple(first, c)
     lines += [*more, *steps.add(start, common)]
