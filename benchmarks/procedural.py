@@ -5,7 +5,7 @@
 
 The first prints the speed over the whole mix and of the slowest families. The second draws problems until
 nothing new turns up, or 100,000 were met, and writes the sizes into tiny_reasoning_jax/data/procedural/spaces.py:
-of the families named, or of those whose generator changed since they were counted. A family takes up to three
+of the families named, or of those whose generator changed since they were counted. A family takes up to some
 minutes, most take less than one.
 """
 
@@ -27,8 +27,8 @@ LEVELS = range(1, 6)
 HEADER = '''"""How many distinct problems the families have. Written by `python benchmarks/procedural.py --spaces`.
 
 SPACES has the family and difficulty of every space below 100,000 problems, with its size in the splits test,
-validation and train, as met by drawing until ten times as many drafts and 50,000 more brought nothing new. MARKS
-says which generator was counted.
+validation and train, as met by drawing until ten times as many drafts and 50,000 more brought nothing new, or in two
+million drafts. MARKS says which generator was counted.
 """
 '''
 

@@ -89,6 +89,7 @@ SPLITS = {"test": range(0, 10), "validation": range(10, 15), "train": range(15, 
 # split's share, brought nothing new: a problem of average likelihood is missed with a chance of exp(-20).
 _PATIENCE = 20
 COUNTED = 100_000  # spaces that reach it are not counted to their end
+_COUNTED_DRAFTS = 2_000_000  # nor are a space's rarest problems waited for beyond this
 
 
 def _hash(family: str, canonical: str) -> bytes:
@@ -108,11 +109,13 @@ def num_distinct(split: str, family: str, difficulty: int) -> int | None:
 def count_space(family: str, difficulty: int) -> tuple[int, ...] | None:
     """Counts what `num_distinct` states, by drawing until nothing new turns up: the size in every split.
 
-    Returns None as soon as 100,000 distinct problems were met.
+    Returns None as soon as 100,000 distinct problems were met. What two million drafts do not meet does not count.
     """
     create, rng = FAMILIES[family][1], random.Random(f"space/{family}/{difficulty}")
     seen, misses = set(), 0
-    while misses < 10 * len(seen) + 50_000:  # many drafts for a small space, whose rare problems shall be met
+    for _ in range(_COUNTED_DRAFTS):
+        if misses == 10 * len(seen) + 50_000:  # many drafts for a small space, whose rare problems shall be met
+            break
         digest = _hash(family, create(rng, difficulty).canonical)
         misses = misses + 1 if digest in seen else 0
         seen.add(digest)
