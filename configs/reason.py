@@ -44,8 +44,8 @@ def _choose() -> tuple[str, str]:
 
 # What a model of 1M parameters can begin to learn in minutes; all 37 families at once it only starts.
 _TINY_FAMILIES = (
-    "sums", "products", "percent", "remainder", "linear", "evaluate", "sequence", "rectangle", "angles", "points",
-    "draw", "dice", "conditional", "liars", "boolean", "syllogism", "assign", "loop", "bug",
+    "sums", "products", "percent", "linear", "evaluate", "rectangle", "angles", "points", "dice", "conditional",
+    "liars", "boolean", "syllogism", "assign", "loop", "bug",
 )  # fmt: skip
 
 
