@@ -13,8 +13,9 @@ LOCK = ".lock"
 # Keys that decide what the run is. A session with others would go on with a different experiment under the same name.
 IDENTITY = (
     "seed", "model", "tokenizer", "data.source", "data.format", "data.weights", "data.test_source", "data.num_problems",
-    "data.num_validation", "data.num_test", "data.category_quotas", "data.near_duplicates", "data.decontamination_ngram",
-    "data.difficulty", "data.grades", "data.curriculum", "data.control", "train.seq_len", "train.batch_size",
+    "data.num_validation", "data.num_test", "data.category_quotas", "data.near_duplicates",
+    "data.decontamination_ngram", "data.difficulty", "data.grades", "data.curriculum", "data.control", "train.seq_len",
+    "train.batch_size",
 )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def test_tokens_apart_are_the_tokens_of_the_whole(tokenizer):
 
 def test_evaluation_asks_with_the_tokens_that_training_used(tokenizer):
     for example in create_problems(20):
-        prompt = chat.encode_prompt(tokenizer, example.prompt)
+        prompt = chat.encode_prompts(tokenizer, [example.prompt])[0]
         assert prompt == chat.encode(tokenizer, example)[0]
         user = {"role": "user", "content": example.prompt.strip()}
         asked = tokenizer.apply_chat_template([user], add_generation_prompt=True, return_dict=False)
@@ -104,7 +104,7 @@ def test_text_cannot_inject_a_special_token(tokenizer, field, token):
         chat.encode_batch(tokenizer, [problem(), bad])
     if field == "prompt":
         with pytest.raises(UserError, match="contains the special token"):
-            chat.encode_prompt(tokenizer, bad.prompt)
+            chat.encode_prompts(tokenizer, ["Fine?", bad.prompt])
 
 
 def test_every_added_token_of_the_real_tokenizer_is_found(qwen):

@@ -36,8 +36,12 @@ def run(tmp_path, **overrides) -> tuple[Gathered, dict, list[tuple[str, Dropped]
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     gathered, dropped = Gathered(folder / "gathered.jsonl"), []
     gathered.read(config, lambda split, record: dropped.append((split, record)), lambda records: records)
-    facts = gathered.decide(config)
-    return gathered, facts, dropped + list(gathered.drops())
+    near = gathered.decide(config)
+    dropped += gathered.drops()
+    rows = gathered.live(TRAIN)
+    found = map(gathered.find_contamination, rows, gathered.stream(rows))
+    dropped += [("train", record) for record in found if record]
+    return gathered, {"near_duplicates": near, "contaminated": gathered.contaminated}, dropped
 
 
 def ids(gathered: Gathered, split: int) -> list[str]:

@@ -70,7 +70,7 @@ def test_a_sample_says_what_was_asked_written_and_found(monkeypatch, tokenizer, 
     assert (samples[1]["category"], samples[1]["difficulty"], samples[1]["extracted"]) == ("logic", 3, "8")
     assert samples[2]["extracted"] is None and samples[1]["completion"] == wrong
     [(prompts, settings)] = calls
-    assert prompts == [chat.encode_prompt(tokenizer, problem.prompt) for problem in problems]
+    assert prompts == chat.encode_prompts(tokenizer, [problem.prompt for problem in problems])
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     assert settings == {
         "max_new_tokens": 8, "eos_ids": tuple(ends), "batch_size": 2, "temperature": 0.0, "top_p": 1.0,
@@ -89,7 +89,7 @@ def test_a_real_model_is_asked_and_graded(tokenizer, model):
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_remedy(tokenizer, model):
-    room = 64 - len(chat.encode_prompt(tokenizer, "What is 1?"))
+    room = 64 - len(chat.encode_prompts(tokenizer, ["What is 1?"])[0])
     with pytest.raises(UserError, match=f"id-1 has {64 - room} tokens.* 64 positions.*to {room} or less"):
         settings = FrozenConfigDict({**EVAL.to_dict(), "max_new_tokens": room + 1})
         evaluate.evaluate(*model, [_problem(1)], tokenizer, settings, task="toy", seed=0)

@@ -133,7 +133,7 @@ def test_the_prompt_is_the_one_that_training_shows(tmp_path, monkeypatch, model,
 
     monkeypatch.setattr(grade, "ask", ask)
     facts = _grade(model, tokenizer, split, tmp_path, num_problems=30, num_samples=1)
-    assert sorted(asked) == sorted(tuple(chat.encode_prompt(tokenizer, problem.prompt)) for problem in PROBLEMS)
+    assert sorted(asked) == sorted(map(tuple, chat.encode_prompts(tokenizer, [problem.prompt for problem in PROBLEMS])))
     assert facts["unparsed"] == facts["truncated"] == 30
 
 

@@ -118,14 +118,25 @@ def render(tokenizer, problem: Problem) -> tuple[str, str]:
     return render_prompt(tokenizer, problem.prompt), completion
 
 
-def encode_prompt(tokenizer, prompt: str) -> list[int]:
-    """Returns the token ids of the text the model is given, the same for training and evaluation.
+def encode_prompts(tokenizer, prompts: list[str]) -> list[list[int]]:
+    """Returns the token ids of what the model is given for each prompt, the same for training and evaluation.
 
     Raises:
-      UserError: the prompt spells a special token.
+      UserError: a prompt spells a special token.
     """
-    _refuse_special_tokens(tokenizer, "the prompt", prompt)
-    return tokenizer(render_prompt(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+    _refuse_special_tokens(tokenizer, "the prompt", *prompts)
+    return _encode_texts(tokenizer, [render_prompt(tokenizer, prompt) for prompt in prompts])
+
+
+def _encode_texts(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Encodes with the library underneath, which gives the same ids.
+
+    transformers takes a tenth longer and warns of every text that is longer than the model.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # a tokenizer.json can ask to cut or fill up
+    backend.no_padding()
+    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
 
 
 def encode(tokenizer, problem: Problem) -> tuple[list[int], list[int]]:
@@ -148,12 +159,7 @@ def encode_batch(tokenizer, problems: list[Problem]) -> list[tuple[list[int], li
         _refuse_special_tokens(tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer)
     _check_render(tokenizer, problems[0])
     texts = [text for problem in problems for text in render(tokenizer, problem)]
-    # The library underneath, which gives the same ids, because transformers warns of every text that is longer than
-    # the model and takes a tenth longer. It must not cut or fill up: a tokenizer.json can ask for both.
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    ids = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    ids = _encode_texts(tokenizer, texts)
     end = end_of_turn_id(tokenizer)
     for completion in ids[1::2]:
         assert completion[-1] == end and completion.count(end) == 1, "END_OF_TURN must come once, last"

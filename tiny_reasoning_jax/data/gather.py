@@ -6,8 +6,9 @@ millions of them do not fit in memory. In memory stay about forty bytes a proble
     held out     validation, and test where a source has no test file: the problems with the smallest hashes
     duplicates   equal but for case and white space: test wins over validation over training, then the first one
     near ones    prompts from files that MinHash finds alike, in the same order of precedence
-    contaminated training problems that share a run of words with a test problem, numbers aside
     quotas       of a category's training problems, those with the smallest hashes stay
+    contaminated training problems that share a run of words with a test problem, numbers aside; found while the
+                 problems are tokenised, because that leaves a core free
 
 Problems that the program generates are distinct by construction and apart by their canonical form; the last three
 rules would see only their common wording, and do not look at them.
@@ -93,6 +94,7 @@ class Gathered:
       reasons: the reasons for which rows are not used; a row's fate is an index into this, 0 if it is used.
       fate: int8 [n]. of: int64 [n], the row that it repeats or gives away, -1 where there is none.
       detail: by row, where the reason needs more words.
+      contaminated: the summary's facts on contamination, so far.
     """
 
     def __init__(self, path: Path):
@@ -100,6 +102,8 @@ class Gathered:
         self.categories: list[str] = []
         self.reasons = ["used"]
         self.detail: dict[int, str] = {}
+        self.contaminated: dict[str, int] = {}
+        self._evaluation: EvaluationText | None = None
         self._offsets = array("q")
 
     def read(self, config, on_drop: Callable[[str, Dropped], None], logged: Callable[[Iterator], Iterator]) -> None:
@@ -186,15 +190,15 @@ class Gathered:
             yield SPLITS[self.split[row]], Dropped(problem.id, reason, of, self.detail.get(row, ""))
 
     def decide(self, config) -> dict:
-        """Decides which rows are used; see the module. Returns the summary's facts on near ones and contamination."""
+        """Decides which rows are used, but for contamination; see the module. Returns the facts on near ones."""
         self._hold_out(config.data)
         self._drop_duplicates()
         near = self._drop_near_duplicates(config.data.near_duplicates)
         self.drop(np.flatnonzero((self.fate == _LIVES) & self._mute & (self.split != TEST)), "no reasoning")
         self.drop(np.flatnonzero((self.fate == _LIVES) & ~self._graded & (self.split == TRAIN)), "not measured")
-        contaminated = self._drop_contaminated(config.data.decontamination_ngram)
         self._apply_quotas(parse_quotas(config.data.category_quotas))
-        return {"near_duplicates": near, "contaminated": contaminated}
+        self._read_tests(config.data.decontamination_ngram)
+        return near
 
     def _hold_out(self, data) -> None:
         """Moves problems with the smallest hashes out of training: a choice that depends on neither seed nor order."""
@@ -245,23 +249,23 @@ class Gathered:
         self._signatures().unlink()
         return facts
 
-    def _drop_contaminated(self, ngram: int) -> dict:
+    def _read_tests(self, ngram: int) -> None:
         tests = np.flatnonzero((self.split == TEST) & (self.fate == _LIVES) & ~self.generated)
-        suspects = np.flatnonzero((self.split == TRAIN) & (self.fate == _LIVES) & ~self.generated)
-        facts = {"ngram": ngram, "test_problems": len(tests), "training_problems": 0}
-        if not ngram or not len(tests):
-            return facts
-        evaluation, row_of = EvaluationText(ngram), {}
-        for row, problem in zip(tests.tolist(), self.stream(tests), strict=True):
-            evaluation.add(problem.id, problem.prompt)
-            row_of[problem.id] = row
-        for row, problem in zip(suspects.tolist(), self.stream(suspects), strict=True):
-            if found := evaluation.find(problem.prompt):
-                test_id, shared = found
-                self.drop(np.array([row]), "contaminated", row_of[test_id])
-                self.detail[row] = shared
-                facts["training_problems"] += 1
-        return facts
+        self.contaminated = {"ngram": ngram, "test_problems": len(tests), "training_problems": 0}
+        if ngram and len(tests):
+            self._evaluation = EvaluationText(ngram)
+            for problem in self.stream(tests):
+                self._evaluation.add(problem.id, problem.prompt)
+
+    def find_contamination(self, row: int, problem: Problem) -> Dropped | None:
+        """Returns why a training problem gives a test problem away, and counts it; None where it does not."""
+        if self._evaluation is None or self.split[row] != TRAIN or self.generated[row]:
+            return None
+        found = self._evaluation.find(problem.prompt)
+        if found is None:
+            return None
+        self.contaminated["training_problems"] += 1
+        return Dropped(problem.id, "contaminated", *found)
 
     def _apply_quotas(self, quotas: dict[str, int]) -> None:
         unknown = sorted(set(quotas) - set(self.categories))

@@ -108,7 +108,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         drops = _Drops(file)
         gathered = Gathered(folder / "gathered.jsonl")
         gathered.read(config, drops.add, lambda records: _logged(records, "reading", None))
-        decisions = gathered.decide(config)
+        near_duplicates = gathered.decide(config)
         for split, dropped in gathered.drops():
             drops.add(split, dropped)
         _refuse_empty(config, {name: len(gathered.live(split)) for split, name in enumerate(SPLITS)}, drops)
@@ -133,7 +133,8 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         "sources": source_names(config.data),
         "categories": gathered.categories,
         "splits": told,
-        **decisions,
+        "near_duplicates": near_duplicates,
+        "contaminated": gathered.contaminated,
         "packing": {
             "seq_len": seq_len,
             "efficiency": facts.pack_some(splits["train"], config.train.batch_size, seq_len, config.seed),
@@ -214,7 +215,9 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
             clean = []
             for row, problem in chunk:
                 texts = (problem.prompt, problem.reasoning, problem.answer)
-                if (num_chars := sum(map(len, texts))) > most_chars:
+                if given_away := gathered.find_contamination(row, problem):
+                    drops.add(name, given_away)
+                elif (num_chars := sum(map(len, texts))) > most_chars:
                     drops.add(name, Dropped(problem.id, "over seq_len", detail=f"{num_chars} characters"))
                 elif token := chat.find_special_token(tokenizer, *texts):
                     drops.add(name, Dropped(problem.id, "special token in text", detail=token))
@@ -271,18 +274,23 @@ def _keep_test(tokenizer, gathered: Gathered, bounds: list[int], seq_len: int, d
     Only prompts count here: dropping a problem because its worked solution is long would make the test easier.
     """
     lengths, rows = array("i"), gathered.live(TEST)
+    stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
     with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
-        for row, problem in zip(rows.tolist(), gathered.stream(rows), strict=True):
-            if token := chat.find_special_token(tokenizer, problem.prompt):
-                drops.add("test", Dropped(problem.id, "special token in text", detail=token))
-                continue
-            num_tokens = len(chat.encode_prompt(tokenizer, problem.prompt))
-            if num_tokens > seq_len:
-                drops.add("test", Dropped(problem.id, "over seq_len", detail=f"{num_tokens} positions"))
-                continue
-            lengths.append(num_tokens)
-            level = int(gathered.level[row]) or _grade_test(tokenizer, problem, bounds)
-            file.write(dump_problem(dataclasses.replace(problem, difficulty=level)))
+        while chunk := list(itertools.islice(stream, _CHUNK)):
+            clean = []
+            for row, problem in chunk:
+                if token := chat.find_special_token(tokenizer, problem.prompt):
+                    drops.add("test", Dropped(problem.id, "special token in text", detail=token))
+                else:
+                    clean.append((row, problem))
+            prompts = chat.encode_prompts(tokenizer, [problem.prompt for _, problem in clean])
+            for (row, problem), prompt in zip(clean, prompts, strict=True):
+                if len(prompt) > seq_len:
+                    drops.add("test", Dropped(problem.id, "over seq_len", detail=f"{len(prompt)} positions"))
+                    continue
+                lengths.append(len(prompt))
+                level = int(gathered.level[row]) or _grade_test(tokenizer, problem, bounds)
+                file.write(dump_problem(dataclasses.replace(problem, difficulty=level)))
     return lengths
 
 

@@ -80,7 +80,7 @@ def evaluate(
       UserError: a prompt is too long for the model, or an answer cannot be judged here.
     """
     _refuse_unjudgeable(problems)
-    prompts = [chat.encode_prompt(tokenizer, problem.prompt) for problem in problems]
+    prompts = chat.encode_prompts(tokenizer, [problem.prompt for problem in problems])
     _refuse_long(model_def, problems, prompts, config_eval.max_new_tokens)
     written = ask(
         model_def, params, prompts, tokenizer, config_eval,
