@@ -1,7 +1,7 @@
 """Speed and memory of the data stage: tokens per second on real problems, and memory while records stream.
 
     python benchmarks/prepare.py --gsm8k DIR --math FILE --tokenizer DIR --output benchmarks/results/prepare.json
-    python benchmarks/prepare.py --tokenizer DIR --num-records 100000,1000000 --output benchmarks/results/prepare_1m.json
+    python benchmarks/prepare.py --tokenizer DIR --num-records 100000,1000000 --output FILE
 
 The first prepares both sets as a run would: read, graded, deduplicated, decontaminated against GSM8K's test problems,
 tokenised, written, checked, with the preview. Told twice: for the whole stage, and without the half second that loading
@@ -31,8 +31,8 @@ from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 
 WORDS = (
     "apples boxes children days eggs friends gallons hours invoices jars kilos lamps miles notebooks oranges "
-    "pages quarts rows shelves tickets uniforms vans weeks yards buys sells gives loses finds keeps shares counts packs "
-    "opens each every half twice more less than before after together left total how many does need"
+    "pages quarts rows shelves tickets uniforms vans weeks yards buys sells gives loses finds keeps shares counts "
+    "packs opens each every half twice more less than before after together left total how many does need"
 ).split()
 
 

@@ -59,7 +59,7 @@ def folder(tmp_path, tokenizer):
     """A good data folder, which each test spoils in one way."""
     write_split(tmp_path / "train", tokenizer, create_problems("train", 60))
     write_split(tmp_path / "validation", tokenizer, create_problems("validation", 10))
-    (tmp_path / "test.jsonl").write_text("".join(map(dump_problem, create_problems("test", 10))), encoding="utf-8")
+    (tmp_path / "test.jsonl").write_bytes(b"".join(map(dump_problem, create_problems("test", 10))))
     return tmp_path
 
 
@@ -229,7 +229,7 @@ def test_real_data_with_the_real_tokenizer_passes(tmp_path, shared_data):
         records.append(Problem(f"gsm8k:{number}", "algebra", 1, record["question"], steps, answer, "gsm8k"))
     write_split(tmp_path / "train", tokenizer, records[:200])
     write_split(tmp_path / "validation", tokenizer, records[200:250])
-    (tmp_path / "test.jsonl").write_text("".join(map(dump_problem, records[250:])), encoding="utf-8")
+    (tmp_path / "test.jsonl").write_bytes(b"".join(map(dump_problem, records[250:])))
     checks = run_checks(tmp_path, tokenizer, seq_len=1024)
     assert all(check.passed for check in checks.values()), checks
 

@@ -107,7 +107,7 @@ def test_an_empty_file_has_no_records(tmp_path, name):
 
 def test_our_own_lines_come_back_as_they_were(tmp_path):
     problem = Problem("a:1", "logic", 4, "Is ∀x\u2028 true?\r\n", "ja\tnein", '"\\boxed{½}"', "made")
-    (tmp_path / "own.jsonl").write_text(dump_problem(problem) * 2, encoding="utf-8")
+    (tmp_path / "own.jsonl").write_bytes(dump_problem(problem) * 2)
     assert list(stream_problems(tmp_path / "own.jsonl")) == [problem, problem]
 
 

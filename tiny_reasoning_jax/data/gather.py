@@ -15,7 +15,6 @@ rules would see only their common wording, and do not look at them.
 """
 
 import dataclasses
-import json
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 from tiny_reasoning_jax.data import duplicates, gym, sources
 from tiny_reasoning_jax.data.contamination import EvaluationText
 from tiny_reasoning_jax.data.difficulty import load_grades
-from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem
+from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, parse_problem
 from tiny_reasoning_jax.data.procedural import FAMILIES, check_families, generate
 from tiny_reasoning_jax.errors import UserError
 
@@ -120,7 +119,7 @@ class Gathered:
                 if isinstance(record, Dropped):
                     on_drop(SPLITS[split], record)
                     continue
-                line = dump_problem(record).encode()
+                line = dump_problem(record)
                 file.write(line)
                 self._offsets.append(position)
                 position += len(line)
@@ -164,13 +163,13 @@ class Gathered:
 
     def stream(self, rows: np.ndarray) -> Iterator[Problem]:
         """Reads the problems of rising rows, one after the other."""
-        yield from (Problem(**json.loads(line)) for line in _pick_lines(self.path, rows))
+        yield from map(parse_problem, _pick_lines(self.path, rows))
 
     def name(self, row: int) -> str:
         """Returns the id of one row's problem."""
         with self.path.open("rb") as file:
             file.seek(self._offsets[row])
-            return json.loads(file.readline())["id"]
+            return parse_problem(file.readline()).id
 
     def drop(self, rows: np.ndarray, reason: str, of: np.ndarray | int = -1) -> None:
         """Marks rows as not used, with the reason and the row of which each tells."""

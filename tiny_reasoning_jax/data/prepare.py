@@ -14,6 +14,7 @@ refused, never overwritten. Nothing is cut to fit: an example that is too long i
 import collections
 import dataclasses
 import errno
+import functools
 import itertools
 import json
 import logging
@@ -208,7 +209,7 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
     stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
     stream = _logged(stream, f"tokenising {name}", len(rows))
     # A text of more characters has more tokens than a row, and one of many megabytes takes a tokenizer minutes.
-    most_chars = seq_len * max(map(len, tokenizer.get_vocab()))
+    most_chars = seq_len * _longest_token(tokenizer)
     begun = None
     with ThreadPoolExecutor(1) as pool:
         while chunk := list(itertools.islice(stream, _CHUNK)):
@@ -228,6 +229,12 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
                 yield from _pair(*last)
         if begun is not None:
             yield from _pair(*begun)
+
+
+@functools.lru_cache(maxsize=1)
+def _longest_token(tokenizer) -> int:
+    """Returns the bytes of the longest entry; of byte-level vocabularies each character is one."""
+    return max(map(len, tokenizer.get_vocab()))
 
 
 def _pair(clean: list[tuple[int, Problem]], encoded) -> Iterator[_Encoded]:
@@ -275,7 +282,7 @@ def _keep_test(tokenizer, gathered: Gathered, bounds: list[int], seq_len: int, d
     """
     lengths, rows = array("i"), gathered.live(TEST)
     stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
-    with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
+    with (folder / "test.jsonl").open("wb") as file:
         while chunk := list(itertools.islice(stream, _CHUNK)):
             clean = []
             for row, problem in chunk:

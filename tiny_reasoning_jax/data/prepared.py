@@ -94,7 +94,7 @@ class SplitWriter:
         """
         assert len(completion), "an example without completion trains nothing"
         name = example_id.encode()
-        tokens = np.array([*prompt, *completion], "<i4").tobytes()
+        tokens = np.asarray(array("i", [*prompt, *completion]), "<i4").tobytes()  # array takes a list twice as fast
         record = len(name).to_bytes(_ID_BYTES, "little") + name + tokens
         if self._shard is None:
             self._shard = ArrayRecordWriter(str(self._shard_path()), _WRITER_OPTIONS)

@@ -1,9 +1,10 @@
 """The one record type of the program: a graded problem with its worked reasoning; and a record that is none."""
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
+
+import orjson
 
 CATEGORIES = ("arithmetic", "algebra", "geometry", "probability", "logic", "code")
 DIFFICULTIES = (1, 2, 3, 4, 5)
@@ -53,13 +54,17 @@ class Dropped:
     detail: str = ""
 
 
-def dump_problem(problem: Problem) -> str:
+def dump_problem(problem: Problem) -> bytes:
     """Returns the line that `stream_problems` reads."""
-    return json.dumps({name: getattr(problem, name) for name in Problem.__slots__}, ensure_ascii=False) + "\n"
+    return orjson.dumps(problem, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def parse_problem(line: bytes) -> Problem:
+    """Reads a line that `dump_problem` wrote."""
+    return Problem(**orjson.loads(line))
 
 
 def stream_problems(path: Path) -> Iterator[Problem]:
     """Reads a file of our own making: one `Problem` a line, all fields by name."""
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            yield Problem(**json.loads(line))
+    with path.open("rb") as lines:
+        yield from map(parse_problem, lines)
