@@ -69,6 +69,7 @@ def _tiny(config):
     config.train.remat = "none"
     config.train.loss_chunk = 1024
     config.train.validate_every_steps = 500
+    config.train.num_probe = 100
     config.checkpoint.every_steps = 500
     config.eval.num_problems = 1200
     config.eval.max_new_tokens = 224

@@ -13,7 +13,7 @@ SMALL = {
     "model.random.hidden_size": 32, "model.random.intermediate_size": 64, "model.random.num_hidden_layers": 1,
     "model.random.num_attention_heads": 2, "model.random.num_key_value_heads": 1, "model.random.head_dim": 16,
     "train.num_steps": 6, "train.warmup_steps": 2, "train.batch_size": 4, "train.accum_steps": 2, "train.seq_len": 320,
-    "train.validate_every_steps": 4, "checkpoint.every_steps": 2,
+    "train.validate_every_steps": 4, "train.num_probe": 0, "checkpoint.every_steps": 2,
     "eval.num_problems": 10, "eval.batch_size": 8, "eval.max_new_tokens": 8,
 }  # fmt: skip
 
