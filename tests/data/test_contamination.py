@@ -78,6 +78,10 @@ def test_a_run_counts_from_n_words_on(ngram):
     assert tests.find(" ".join(["xx", *run, "yy"]))
     assert tests.find(" ".join(["xx", *run[:-1], "yy"])) is None
     assert tests.find("") is None
+    # Wherever it begins in a prompt: not every place of a prompt is looked up.
+    for place in range(2 * ngram):
+        assert tests.find(" ".join([*["xx"] * place, *run, "yy"]))
+        assert tests.find(" ".join([*["xx"] * place, *run[:-1], "yy"])) is None
 
 
 def test_formulas_are_no_runs():
@@ -145,7 +149,7 @@ def test_math_s_two_halves_share_what_they_did_when_it_was_looked_at():
     assert len(rest) == 2511 and sum(tests.find(p) is not None for p in rest) == 210
 
 
-def test_a_prompt_of_sixty_words_is_looked_up_within_sixty_microseconds():
+def test_a_prompt_of_sixty_words_is_looked_up_within_thirty_microseconds():
     rng = random.Random(2)
     tests = evaluation(*(create_words(rng, 60) for _ in range(2000)))
     prompts = [create_words(rng, 60) for _ in range(2000)]
@@ -156,4 +160,4 @@ def test_a_prompt_of_sixty_words_is_looked_up_within_sixty_microseconds():
             tests.find(prompt)
         best = min(best, (time.process_time() - start) / len(prompts))
     print(f"{1e6 * best:.1f} microseconds")
-    assert best < 60e-6  # 29 where it was written
+    assert best < 30e-6  # 14 where it was written

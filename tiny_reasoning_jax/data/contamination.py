@@ -16,6 +16,7 @@ test set made from a few forms every run is boilerplate, and whole copies alone 
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from itertools import accumulate
 
 from tiny_reasoning_jax.data.duplicates import split_words
@@ -25,17 +26,22 @@ _HEAD = 6  # words by which whole test prompts are looked up
 
 
 class EvaluationText:
-    """What must not be trained on: runs of words of the test problems. About 5 KB for a problem of 45 words."""
+    """What must not be trained on: runs of words of the test problems. About 9 KB for a problem of 45 words."""
 
     def __init__(self, ngram: int):
         """Takes the words in a run, 1 or more."""
         assert ngram >= 1
         self._ngram = ngram
+        # A run holds a piece that begins at a multiple of the step, wherever it stands in a prompt. So a prompt of
+        # which no such piece is known has no run either, and for most that is all there is to look up.
+        self._piece = ngram // 2 + 1
+        self._step = ngram - self._piece + 1
+        self._pieces: set[int] = set()  # hashes: one that is equal by chance costs time, no more
         self._ids: list[str] = []
         self._frames: list[str] = []
         self._holder: dict[str, int] = {}  # run -> the first test problem that has it
         self._repeats: Counter[str] = Counter()  # run -> further test problems that have it
-        self._whole: dict[str, list[tuple[str, int]]] = {}  # first words -> whole prompts that begin so
+        self._whole: dict[tuple[str, ...], list[tuple[str, int]]] = {}  # first words -> whole prompts that begin so
 
     def add(self, problem_id: str, prompt: str) -> None:
         """Adds a test problem."""
@@ -44,6 +50,7 @@ class EvaluationText:
         frame = _frame(prompt, words)
         self._ids.append(problem_id)
         self._frames.append(f" {' '.join(frame)} ")
+        self._pieces.update(self._hash_pieces(frame, 1))
         runs = [
             run
             for start, run in enumerate(_runs(frame, self._ngram))
@@ -55,7 +62,7 @@ class EvaluationText:
             else:
                 self._holder[run] = number
         if words:
-            self._whole.setdefault(" ".join(words[:_HEAD]), []).append((" ".join(words), number))
+            self._whole.setdefault(tuple(words[:_HEAD]), []).append((" ".join(words), number))
 
     def find(self, prompt: str) -> tuple[str, str] | None:
         """Returns the id of a test problem that a prompt gives away, and the words that they share; or None.
@@ -64,20 +71,23 @@ class EvaluationText:
         """
         words = split_words(prompt)
         frame = _frame(prompt, words)
-        runs = _runs(frame, self._ngram)
-        if not self._holder.keys().isdisjoint(runs):
+        if not self._pieces.isdisjoint(self._hash_pieces(frame, self._step)):
+            runs = _runs(frame, self._ngram)
             start = self._choose(runs)
             if start is not None:
                 number = self._holder[runs[start]]
                 return self._ids[number], self._extend(frame, start, number)
-        heads = _runs(words, _HEAD) or [" ".join(words)]
-        if not self._whole.keys().isdisjoint(heads):
+        if not self._whole.keys().isdisjoint(_heads(words)):
             text = f" {' '.join(words)} "
-            for head in heads:
+            for head in _heads(words):
                 for whole, number in self._whole.get(head, ()):
                     if f" {whole} " in text:
                         return self._ids[number], whole
         return None
+
+    def _hash_pieces(self, frame: list[str], step: int) -> list[int]:
+        length = self._piece
+        return [hash(tuple(frame[start : start + length])) for start in range(0, len(frame) - length + 1, step)]
 
     def _choose(self, runs: list[str]) -> int | None:
         """Returns where the first run begins that gives a test problem away."""
@@ -109,14 +119,12 @@ def _frame(prompt: str, words: list[str]) -> list[str]:
         words = split_words(" ".join([text, *(drawing.rpartition("[/asy]")[2] for drawing in drawings)]))
     frame, last = [], ""
     for word in words:
-        if word[0].isdigit():
-            word = "#"
-            if last == "#":
-                continue
-        elif not word[0].isalpha():
-            continue
-        frame.append(word)
-        last = word
+        if word[0].isalpha():
+            frame.append(word)
+            last = word
+        elif last != "#" and word[0].isdigit():
+            frame.append("#")
+            last = "#"
     return frame
 
 
@@ -125,3 +133,8 @@ def _runs(words: list[str], length: int) -> list[str]:
     text = " ".join(words)
     starts = [0, *accumulate(len(word) + 1 for word in words)]
     return [text[start : end - 1] for start, end in zip(starts, starts[length:], strict=False)]
+
+
+def _heads(words: list[str]) -> Iterator[tuple[str, ...]]:
+    """Yields every run of _HEAD words; of fewer words, all."""
+    return zip(*(words[start:] for start in range(min(_HEAD, len(words)))), strict=False)
