@@ -70,7 +70,8 @@ def get_config() -> config_dict.ConfigDict:
     # Size of the validation split (loss during training) and of the pool that evaluation draws from; problems.
     data.num_validation = 256
     data.num_test = 1500
-    # Most training problems of a category, e.g. "algebra=5000,logic=2000"; "none": as many as there are.
+    # Most training problems of a category, e.g. "algebra=5000,logic=2000", before those that are contaminated or too
+    # long are dropped; "none": as many as there are.
     data.category_quotas = "none"
     # Problems from files that are more alike than this are used once (estimated Jaccard similarity of the prompts); 1:
     # only exact duplicates go.
@@ -117,7 +118,9 @@ def get_config() -> config_dict.ConfigDict:
     # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint, before the first the model it
     # starts from), a Hugging Face folder, or a folder of our checkpoints.
     grade.model = "run"
-    grade.num_problems = 1000  # training problems, spread evenly over category and difficulty
+    # Training problems, spread evenly over category and difficulty. A run with data.difficulty="measured" trains on
+    # those that were measured and no others.
+    grade.num_problems = 1000
     grade.num_samples = 4  # completions of each problem
     grade.temperature = 0.7  # of those completions; with 0 they would all be the same
 

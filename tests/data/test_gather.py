@@ -90,6 +90,24 @@ def test_near_duplicates_lose_to_what_is_held_out_and_say_how_alike_they_are(tmp
     assert not dropped and facts["near_duplicates"]["pairs"] == 0
 
 
+def test_a_copy_of_a_held_out_problem_goes_though_it_is_less_like_the_first_copy(tmp_path):
+    """a ~ b ~ c, but not a ~ c: b is held out, so both others go."""
+    words = [f"{THINGS[i % 16]}{THINGS[i // 16]}" for i in range(40)]
+    texts = [["x"] * 3 + words[3:], words, words[:-3] + ["y"] * 3]
+    problem = lambda text: {"question": " ".join(text) + " 2 and 3?", "answer": "2 and 3 make 5.\n#### 5"}
+    source = write(tmp_path / "train.jsonl", [problem(texts[0]), *[story(n) for n in range(30)], problem(texts[2])])
+    write(tmp_path / "test.jsonl", [problem(texts[1])])
+    _, _, dropped = run(tmp_path, data__source=source, data__near_duplicates=0.8, data__decontamination_ngram=0)
+    assert by_reason(dropped, "near duplicate") == {f"train.jsonl:{n}": "test.jsonl:1" for n in (1, 32)}
+
+
+def test_a_folder_with_its_own_test_file_is_not_read_whole(tmp_path):
+    for name in ("train.jsonl", "test.jsonl"):
+        write(tmp_path / "set" / name, [story(n) for n in range(9)])
+    with pytest.raises(UserError, match="holds training and held-out files .test.jsonl.*training files alone"):
+        run(tmp_path, data__source=str(tmp_path / "set"))
+
+
 def test_other_numbers_make_another_problem(tmp_path):
     wording = " ".join(THINGS)
     records = [{"question": f"{wording} {n} and {n * 7}?", "answer": f"So {n}.\n#### {n}"} for n in range(50)]
@@ -134,7 +152,7 @@ def test_files_of_one_name_keep_their_problems_apart(tmp_path):
         names.append(write(tmp_path / folder / "train.jsonl", [story(n) for n in range(start, start + 20)]))
         write(tmp_path / folder / "test.jsonl", [story(start + 20)])
     gathered, _, _ = run(tmp_path, data__source=",".join(names))
-    assert ids(gathered, TEST) == ["first/test.jsonl:1", "second/test.jsonl:1"]
+    assert ids(gathered, TEST) == ["1/test.jsonl:1", "2/test.jsonl:1"]
     found = [i for split in range(3) for i in ids(gathered, split)]
     assert len(set(found)) == len(found) == 42
 

@@ -7,6 +7,7 @@ import pytest
 from splits import flat_ids, make_iterator, make_split, take, write_split
 
 from tiny_reasoning_jax.data.curriculum import difficulty_weights
+from tiny_reasoning_jax.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +182,11 @@ def test_one_example_is_enough(tmp_path):
     split = make_split(tmp_path, 1, mean=50, longest=200)
     step = next(make_iterator(split))
     assert set(flat_ids(step)) == {0} and step.num_tokens > 0.5 * 8 * 256
+
+
+def test_a_control_does_not_go_on_with_another_number_of_steps(two_sources):
+    iterator = make_iterator(two_sources, control=True)
+    take(iterator, 3)
+    longer = make_iterator(two_sources, control=True, num_steps=60)
+    with pytest.raises(UserError, match="train.num_steps cannot be changed"):
+        longer.set_state(iterator.get_state())

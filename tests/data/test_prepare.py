@@ -345,3 +345,25 @@ def test_the_real_families_with_a_tokenizer_of_their_own(tmp_path, monkeypatch):
     sizes = {split: f["kept"] + f["dropped"].get("duplicate", 0) for split, f in facts.items()}
     assert sizes == {"train": 600, "validation": 20, "test": 30}
     assert set(facts["train"]["by_category"]) == set(CATEGORIES)
+
+
+def test_a_test_problem_whose_answers_are_programs_is_found_out_before_the_training(tmp_path):
+    source = write_jsonl(tmp_path / "train.jsonl", create_records())
+    program = {"task_id": 1, "text": "Write f.", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}
+    program |= {"test_setup_code": "", "challenge_test_list": []}
+    tests = write_jsonl(tmp_path / "mixed.jsonl", [program, {"question": "1 + 6?", "answer": "It is 7.\n#### 7"}])
+    config = create_config(data__source=source, data__test_source=tests)
+    facts = prepare.prepare(config, tmp_path / "run", None)["splits"]["test"]
+    assert facts["kept"] == 1 and facts["dropped"] == {"its answers are programs, which are not run": 1}
+
+
+def test_a_hub_set_is_not_asked_for_again_once_it_is_prepared(tmp_path, monkeypatch):
+    records = list(generate("train", 100, 0))
+    monkeypatch.setattr(sources, "read_source", lambda *_: iter(records))
+    monkeypatch.setattr(sources, "find_revision", lambda *_: "abc")
+    first = prepare.prepare(create_config(data__source="org/set"), tmp_path, None)
+    assert first["fingerprint"]["data.source"] == "org/set at revision abc"
+    monkeypatch.setattr(sources, "find_revision", lambda *_: pytest.fail("asked the hub again"))
+    assert prepare.prepare(create_config(data__source="org/set"), tmp_path, None) == first
+    with pytest.raises(UserError, match="data.num_validation"):
+        prepare.prepare(create_config(data__source="org/set", data__num_validation=21), tmp_path, None)

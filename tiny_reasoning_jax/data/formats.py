@@ -107,6 +107,8 @@ def _read_own(record: dict, name: str, level: int, category: str) -> tuple[int, 
     own = record.get("difficulty")
     if own is not None:
         has_ten = name == "sharegpt" and record.get("domain") is not None  # OpenThoughts3
+        if type(own) is float and own.is_integer():  # as a Parquet column with gaps gives it
+            own = int(own)
         if type(own) is not int or not 1 <= own <= (10 if has_ten else DIFFICULTIES[-1]):
             raise Unusable("difficulty not 1 to 5", repr(own))
         level = (own + 1) // 2 if has_ten else own

@@ -55,7 +55,7 @@ def source_names(data) -> list[str]:
     names = [name.strip() for name in data.source.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"data.source={data.source!r}: name every source once, separated by commas, none empty")
-    if any(is_generated(name) and not name.startswith("procedural") for name in names):
+    if any(is_generated(name) and name.partition(":")[0] == "gym" for name in names):
         raise UserError(
             f"data.source={data.source!r}: reasoning-gym writes no reasoning to learn from; it can be data.test_source"
         )
@@ -124,13 +124,9 @@ class Gathered:
                 self._offsets.append(position)
                 position += len(line)
                 code = codes.setdefault(record.category, len(codes))
-                level = (
-                    0
-                    if by_length
-                    else record.difficulty
-                    if grades is None
-                    else grades.get(record.id, record.difficulty)
-                )
+                level = 0 if by_length else record.difficulty
+                if grades is not None and split == TRAIN:
+                    level = grades.get(record.id, level)
                 for column, value in zip(columns.values(), (split, source, code, level), strict=True):
                     column.append(value)
                 key.append(sources.hash_prompt(record.prompt))
@@ -232,21 +228,30 @@ class Gathered:
         facts = {"similarity": similarity, "pairs": 0}
         rows = np.flatnonzero(~self.generated)
         if similarity < 1 and len(rows):
-            width = duplicates.NUM_COLUMNS
-            signatures = np.memmap(self._signatures(), duplicates.DTYPE, "r", shape=(len(rows), width))
-            of, found = duplicates.find_near_duplicates(signatures, self.fate[rows] == _LIVES, similarity)
-            later = np.flatnonzero(of >= 0)
-            rows_a, rows_b, found = rows[of[later]], rows[later], found[later]  # a is the earlier one
-            # A held-out problem stays, wherever it stands in the file; a test set is never thinned out.
-            swap = self.split[rows_b] > self.split[rows_a]
-            kept, lost = np.where(swap, rows_b, rows_a), np.where(swap, rows_a, rows_b)
-            is_test = self.split[lost] == TEST
-            kept, lost, found = kept[~is_test], lost[~is_test], found[~is_test]
-            self.drop(lost, "near duplicate", kept)
-            self.detail |= {row: f"similarity {s:.2f}" for row, s in zip(lost.tolist(), found.tolist(), strict=True)}
-            facts["pairs"] = int((self.fate == self.reasons.index("near duplicate")).sum()) if len(lost) else 0
+            # What is held out comes first, so that training problems are compared with it and not with each other's
+            # copies; a test set is never thinned out.
+            order = np.argsort(-self.split[rows], kind="stable")
+            signatures = self._sort_signatures(order)
+            of, found = duplicates.find_near_duplicates(signatures, self.fate[rows[order]] == _LIVES, similarity)
+            lost = np.flatnonzero((of >= 0) & (self.split[rows[order]] != TEST))
+            self.drop(rows[order[lost]], "near duplicate", rows[order[of[lost]]])
+            marks = zip(rows[order[lost]].tolist(), found[lost].tolist(), strict=True)
+            self.detail |= {row: f"similarity {s:.2f}" for row, s in marks}
+            facts["pairs"] = len(lost)
         self._signatures().unlink()
         return facts
+
+    def _sort_signatures(self, order: np.ndarray) -> np.ndarray:
+        """Returns the signatures in another order, on disk as they are."""
+        shape, path = (len(order), duplicates.NUM_COLUMNS), self._signatures()
+        read = np.memmap(path, duplicates.DTYPE, "r", shape=shape)
+        if (order == np.arange(len(order))).all():
+            return read
+        with path.with_suffix(".sorted").open("wb") as file:
+            for begin in range(0, len(order), _CHUNK):
+                file.write(read[order[begin : begin + _CHUNK]].tobytes())
+        path.with_suffix(".sorted").replace(path)
+        return np.memmap(path, duplicates.DTYPE, "r", shape=shape)
 
     def _read_tests(self, ngram: int) -> None:
         tests = np.flatnonzero((self.split == TEST) & (self.fate == _LIVES) & ~self.generated)
@@ -340,7 +345,7 @@ def _read_all(config) -> Iterator[_Record]:
         if is_generated(name):
             yield from _generate(config, source, name, len(names))
             continue
-        rename = _tell_apart(name, names)
+        rename = _tell_apart(source, names)
         if test_name := find_test_source(data, name):
             for record in sources.read_source(test_name, data.format, "data.test_source"):
                 yield _Record(TEST, source, rename(record), False)
@@ -348,18 +353,16 @@ def _read_all(config) -> Iterator[_Record]:
             yield _Record(TRAIN, source, rename(record), False)
 
 
-def _tell_apart(name: str, names: list[str]) -> Callable[[Problem | Dropped], Problem | Dropped]:
-    """Returns what puts the parent folder before ids, where files of several sources have one name (train.jsonl)."""
-    path = Path(name)
-    if [Path(other).name for other in names].count(path.name) == 1:
+def _tell_apart(source: int, names: list[str]) -> Callable[[Problem | Dropped], Problem | Dropped]:
+    """Returns what puts a source's number before its ids, if there are several: their files may have the same names."""
+    if len(names) == 1:
         return lambda record: record
-    folder = path.resolve().parent.name
-    return lambda record: dataclasses.replace(record, id=f"{folder}/{record.id}")
+    return lambda record: dataclasses.replace(record, id=f"{source + 1}/{record.id}")
 
 
 def _read_test(config) -> Iterator[Problem | Dropped]:
     data = config.data
-    if data.test_source.startswith("procedural"):
+    if data.test_source.partition(":")[0] == "procedural":
         return generate("test", data.num_test, config.seed, _EVEN, find_families(data.test_source))
     if is_generated(data.test_source):
         return gym.read_gym(data.test_source, data.num_test, config.seed)

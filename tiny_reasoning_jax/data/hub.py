@@ -20,6 +20,9 @@ class HubId(NamedTuple):
     split: str
 
 
+_told: dict[str, str] = {}  # data set -> its revision, as this process was told it
+
+
 def parse_hub_id(spec: str) -> HubId | None:
     """Reads "org/name", "org/name:config" or "org/name:config:split"; None if it has another form."""
     match = _HUB_ID.fullmatch(spec)
@@ -39,7 +42,8 @@ def stream_hub(hub_id: HubId, spec: str, key: str) -> Iterator[tuple[str, object
             f'{key}={spec!r} is no file or folder here, and a hub id needs: pip install "tiny_reasoning_jax[hub]"'
         ) from error
     try:
-        stream = datasets.load_dataset(hub_id.name, hub_id.config, split=hub_id.split, streaming=True)
+        pinned = {"revision": _told[hub_id.name]} if hub_id.name in _told else {}
+        stream = datasets.load_dataset(hub_id.name, hub_id.config, split=hub_id.split, streaming=True, **pinned)
     # The library and those below it raise dozens of unrelated types; nothing of ours runs in there.
     except Exception as error:
         raise _refusal(hub_id, spec, key, error) from error
@@ -70,7 +74,7 @@ def _stream(stream, hub_id: HubId, spec: str, key: str) -> Iterator[tuple[str, o
 
 
 def find_revision(hub_id: HubId, spec: str, key: str) -> str:
-    """Returns the hash of the data set's newest commit.
+    """Returns the hash of the data set's newest commit, which `stream_hub` then reads.
 
     Raises:
       UserError: the hub does not tell.
@@ -78,7 +82,8 @@ def find_revision(hub_id: HubId, spec: str, key: str) -> str:
     import huggingface_hub
 
     try:
-        return huggingface_hub.HfApi().dataset_info(hub_id.name).sha
+        _told[hub_id.name] = huggingface_hub.HfApi().dataset_info(hub_id.name).sha
+        return _told[hub_id.name]
     except Exception as error:  # as above
         raise _refusal(hub_id, spec, key, error) from error
 

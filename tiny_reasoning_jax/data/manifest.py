@@ -10,11 +10,15 @@ from tiny_reasoning_jax.data.gather import find_test_source, is_generated, parse
 from tiny_reasoning_jax.data.tokenizer import hash_tokenizer
 from tiny_reasoning_jax.errors import UserError
 
+_AT = " at revision "  # in the mark of a hub set
 _FORMAT = 2  # raise it when the same settings give other files
 
 
-def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
+def create_fingerprint(config, tokenizer_folder: Path | None, target: Path) -> dict:
     """Returns every setting that the data folder depends on, files by their content and hub sets by their revision.
+
+    Where `target` has been made from a hub set, its revision then is taken: a run goes on with the data that it has,
+    without a network and whatever was changed there since.
 
     Raises:
       UserError: a source is missing, or a size is out of range.
@@ -24,16 +28,16 @@ def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
     for name in ("num_problems", "num_validation", "num_test"):
         if getattr(data, name) < 1:
             raise UserError(f"data.{name}={getattr(data, name)} is too small; set it to 1 or more")
-    names = source_names(data)
+    names, known = source_names(data), _known_revisions(target)
     parse_quotas(data.category_quotas), parse_weights(data)  # refused before anything is read
     marks["data.num_validation"] = data.num_validation
-    marks["data.source"] = "; ".join(_mark(name, "data.source") for name in names)
+    marks["data.source"] = "; ".join(_mark(name, "data.source", known) for name in names)
     tests = {name: find_test_source(data, name) for name in names}
     if data.test_source != "auto":
-        marks["data.test_source"] = _mark(data.test_source, "data.test_source")
+        marks["data.test_source"] = _mark(data.test_source, "data.test_source", known)
         marks["data.num_test"] = data.num_test
     else:
-        marks["data.test_source"] = "; ".join(_mark(test, "data.test_source") for test in tests.values() if test)
+        marks["data.test_source"] = "; ".join(_mark(test, "data.test_source", known) for test in tests.values() if test)
         if None in tests.values():
             marks["data.num_test"] = data.num_test
     if any(map(is_generated, names)):
@@ -44,7 +48,7 @@ def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
         marks |= {f"data.{name}": data[name] for name in ("format", "near_duplicates", "decontamination_ngram")}
     marks |= {f"data.{name}": data[name] for name in ("category_quotas", "difficulty")}
     if data.grades != "none":
-        marks["data.grades"] = _mark(data.grades, "data.grades")
+        marks["data.grades"] = _mark(data.grades, "data.grades", known)
     marks["tokenizer.source"] = config.tokenizer.source
     if config.tokenizer.source == "procedural":
         marks["tokenizer.vocab_size"] = config.tokenizer.vocab_size
@@ -55,8 +59,19 @@ def create_fingerprint(config, tokenizer_folder: Path | None) -> dict:
     return marks
 
 
-def _mark(name: str, key: str) -> str:
-    return name if is_generated(name) else sources.mark_source(name, key)
+def _mark(name: str, key: str, known: dict[str, str]) -> str:
+    if is_generated(name):
+        return name
+    return known[name] if name in known and sources.is_hub_id(name, key) else sources.mark_source(name, key)
+
+
+def _known_revisions(target: Path) -> dict[str, str]:
+    """Returns the marks of the hub sets that a finished data folder was made from."""
+    if not (target / "summary.json").is_file():
+        return {}
+    there = _read_summary(target)["fingerprint"]
+    marks = "; ".join(str(there.get(key, "")) for key in ("data.source", "data.test_source")).split("; ")
+    return {mark.partition(_AT)[0]: mark for mark in marks if _AT in mark}
 
 
 def locate_tokenizer(config, tokenizer_folder: Path | None) -> str | Path:
@@ -77,11 +92,8 @@ def reuse(target: Path, fingerprint: dict) -> dict:
     Raises:
       UserError: it was made from other settings, which are named, or has no readable summary.
     """
-    try:
-        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
-        there = summary["fingerprint"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
+    summary = _read_summary(target)
+    there = summary["fingerprint"]
     differing = [
         f"{key} ({there.get(key, 'not set')} there, {fingerprint.get(key, 'not set')} now)"
         for key in sorted(there.keys() | fingerprint.keys())
@@ -92,6 +104,15 @@ def reuse(target: Path, fingerprint: dict) -> dict:
             f"{target} was prepared with other settings: {'; '.join(differing)}. Set them back, choose "
             "another workdir, or delete that folder and what was trained on it"
         )
+    return summary
+
+
+def _read_summary(target: Path) -> dict:
+    try:
+        summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
+        summary["fingerprint"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
     return summary
 
 

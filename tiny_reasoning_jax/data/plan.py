@@ -221,6 +221,7 @@ class Plan:
             "step": place.step,
             "cursors": list(place.cursors),
             "num_listed": place.num_listed,
+            "listed": len(self._listed),
             "pending": " ".join(map(str, place.pending)),
             "split": self._fingerprint,
         }
@@ -235,6 +236,11 @@ class Plan:
             raise UserError(
                 f"the saved place in the training data belongs to other data (checksum {state['split']}, "
                 f"here {self._fingerprint}); restore that run's data or start again in a new workdir"
+            )
+        if state["listed"] != len(self._listed):
+            raise UserError(
+                f"the control's list had {state['listed']:,} draws, here it has {len(self._listed):,}: with "
+                "data.control=True train.num_steps cannot be changed; set it back, or start again in a new workdir"
             )
         assert len(state["cursors"]) == len(self._pools), "the state is of another number of sources"
         pending = [int(example) for example in state["pending"].split()]

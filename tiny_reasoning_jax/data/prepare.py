@@ -60,7 +60,7 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None) -> dict:
       UserError: unusable input, no training record left, data of other settings there, a failed check, or a full disk.
     """
     target = workdir / "data"
-    fingerprint = manifest.create_fingerprint(config, tokenizer_folder)
+    fingerprint = manifest.create_fingerprint(config, tokenizer_folder, target)
     if target.exists():
         return manifest.reuse(target, fingerprint)
     workdir.mkdir(parents=True, exist_ok=True)
@@ -286,7 +286,9 @@ def _keep_test(tokenizer, gathered: Gathered, bounds: list[int], seq_len: int, d
         while chunk := list(itertools.islice(stream, _CHUNK)):
             clean = []
             for row, problem in chunk:
-                if token := chat.find_special_token(tokenizer, problem.prompt):
+                if problem.tests:  # found out now, and not by the evaluation after the training
+                    drops.add("test", Dropped(problem.id, "its answers are programs, which are not run"))
+                elif token := chat.find_special_token(tokenizer, problem.prompt):
                     drops.add("test", Dropped(problem.id, "special token in text", detail=token))
                 else:
                     clean.append((row, problem))

@@ -68,6 +68,11 @@ def mark_source(spec: str, key: str = "data.source") -> str:
     return f"{Path(spec).name}, {len(digests)} files, with sha256 {digest[:_DIGEST_CHARS]}"
 
 
+def is_hub_id(spec: str, key: str) -> bool:
+    """Whether a source is neither file nor folder here, but has a hub id's form."""
+    return _find_files(spec, key) is None
+
+
 def find_test_source(spec: str) -> str | None:
     """Returns the test problems beside a source: test.jsonl beside train.jsonl, the folder test beside train; or None.
 
@@ -100,6 +105,9 @@ def _find_files(spec: str, key: str) -> list[tuple[Path, str]] | None:
     return None
 
 
+_HELD_OUT = ("test", "validation", "valid", "dev", "eval")
+
+
 def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
     """Hidden files and folders, such as the hub's .cache, are passed over."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -110,5 +118,11 @@ def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
         raise UserError(
             f"{key}={str(folder)!r} is a folder without any {', '.join(SUFFIXES)}; it holds {others}. Give a folder "
             "with data files, or convert them to JSON lines"
+        )
+    held_out = [name for name in names if name.startswith(_HELD_OUT)]
+    if held_out and any(name.startswith("train") for name in names):
+        raise UserError(
+            f"{key}={str(folder)!r} holds training and held-out files ({held_out[0]}), and a folder is read whole; "
+            f"give the training files alone: one file, or a folder train beside a folder test"
         )
     return files
