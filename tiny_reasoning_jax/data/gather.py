@@ -10,8 +10,8 @@ millions of them do not fit in memory. In memory stay about forty bytes a proble
     contaminated training problems that share a run of words with a test problem, numbers aside; found while the
                  problems are tokenised, because that leaves a core free
 
-Problems that the program generates are distinct by construction and apart by their canonical form; the last three
-rules would see only their common wording, and do not look at them.
+Problems that the program generates are distinct by construction and apart by their canonical form; MinHash and shared
+words would see only their common wording, and do not look at them.
 """
 
 import dataclasses
@@ -55,7 +55,7 @@ def source_names(data) -> list[str]:
     names = [name.strip() for name in data.source.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise UserError(f"data.source={data.source!r}: name every source once, separated by commas, none empty")
-    if any(is_generated(name) and name.partition(":")[0] == "gym" for name in names):
+    if any(name.partition(":")[0] == "gym" for name in names):
         raise UserError(
             f"data.source={data.source!r}: reasoning-gym writes no reasoning to learn from; it can be data.test_source"
         )
