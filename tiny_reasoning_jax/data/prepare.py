@@ -105,10 +105,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
     """Writes the whole data folder and returns its summary."""
     folder.mkdir()
     started, seq_len = time.monotonic(), config.train.seq_len
-    with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file, ThreadPoolExecutor(1) as pool:
-        # A given tokenizer is loaded while the records are read: half a second of work outside Python's lock.
-        procedural = config.tokenizer.source == "procedural"
-        given = None if procedural else pool.submit(_carry_tokenizer, config, tokenizer_folder, folder / "tokenizer")
+    with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
         drops = _Drops(file)
         gathered = Gathered(folder / "gathered.jsonl")
         gathered.read(config, drops.add, lambda records: _logged(records, "reading", None))
@@ -116,8 +113,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         for split, dropped in gathered.drops():
             drops.add(split, dropped)
         _refuse_empty(config, {name: len(gathered.live(split)) for split, name in enumerate(SPLITS)}, drops)
-        tokenizer = given.result() if given else _train_tokenizer(config.tokenizer.vocab_size, gathered, folder)
-        chat.check_tokenizer(tokenizer)
+        tokenizer = _create_tokenizer(config, tokenizer_folder, gathered, folder)
         shards, bounds = {}, None
         for split in (TRAIN, VALIDATION):
             name = SPLITS[split]
@@ -183,21 +179,21 @@ def _refuse_empty(config, kept: dict[str, int], drops: _Drops) -> None:
     )
 
 
-def _carry_tokenizer(config, tokenizer_folder: Path | None, target: Path):
-    """Puts a given tokenizer into `target` and returns it."""
-    copy_tokenizer(find_tokenizer(manifest.locate_tokenizer(config, tokenizer_folder)), target)
-    return load_tokenizer(target)
-
-
-def _train_tokenizer(vocab_size: int, gathered: Gathered, folder: Path):
-    """Trains the run's tokenizer on its own training problems, puts it into `folder`/tokenizer and returns it."""
-    # A first one without merges renders the texts with the template that the second one will have.
-    draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
-    rows = gathered.live(TRAIN)
-    sample = gathered.stream(rows[:: max(1, len(rows) // _TOKENIZER_TEXTS)])
-    texts = ("".join(chat.render(draft, problem)) for problem in sample)
-    tokenizer = train_tokenizer(texts, vocab_size, folder / "tokenizer")
-    shutil.rmtree(folder / "draft")
+def _create_tokenizer(config, tokenizer_folder: Path | None, gathered: Gathered, folder: Path):
+    """Puts the run's tokenizer into `folder`/tokenizer and returns it."""
+    target = folder / "tokenizer"
+    if config.tokenizer.source == "procedural":
+        # A first one without merges renders the texts with the template that the second one will have.
+        draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
+        rows = gathered.live(TRAIN)
+        sample = gathered.stream(rows[:: max(1, len(rows) // _TOKENIZER_TEXTS)])
+        texts = ("".join(chat.render(draft, problem)) for problem in sample)
+        tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, target)
+        shutil.rmtree(folder / "draft")
+    else:
+        copy_tokenizer(find_tokenizer(manifest.locate_tokenizer(config, tokenizer_folder)), target)
+        tokenizer = load_tokenizer(target)
+    chat.check_tokenizer(tokenizer)
     return tokenizer
 
 
