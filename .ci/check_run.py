@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 FILES = (
-    "config.json", "metrics.jsonl", "run.json", "report.html", "data/summary.json", "data/dropped.jsonl",
-    "data/preview.html", "eval/results.json", "eval/samples.jsonl", "hf/config.json", "hf/generation_config.json",
+    "config.json", "metrics.jsonl", "run.json", "report.html", "data/summary.json", "data/preview.html",
+    "eval/results.json", "eval/samples.jsonl", "hf/config.json", "hf/generation_config.json",
     "hf/model.safetensors", "hf/tokenizer.json", "hf/README.md",
 )  # fmt: skip
 COMMAND = [sys.executable, "main.py", "--config", "configs/reason.py"]
