@@ -147,17 +147,3 @@ def test_math_s_two_halves_share_what_they_did_when_it_was_looked_at():
     tests = evaluation(*(p for p, half in zip(prompts, halves, strict=True) if half))
     rest = [p for p, half in zip(prompts, halves, strict=True) if not half]
     assert len(rest) == 2511 and sum(tests.find(p) is not None for p in rest) == 210
-
-
-def test_a_prompt_of_sixty_words_is_looked_up_within_thirty_microseconds():
-    rng = random.Random(2)
-    tests = evaluation(*(create_words(rng, 60) for _ in range(2000)))
-    prompts = [create_words(rng, 60) for _ in range(2000)]
-    best = float("inf")
-    for _ in range(5):
-        start = time.process_time()
-        for prompt in prompts:
-            tests.find(prompt)
-        best = min(best, (time.process_time() - start) / len(prompts))
-    print(f"{1e6 * best:.1f} microseconds")
-    assert best < 30e-6  # 14 where it was written
