@@ -91,14 +91,18 @@ def test_near_duplicates_lose_to_what_is_held_out_and_say_how_alike_they_are(tmp
 
 
 def test_a_copy_of_a_held_out_problem_goes_though_it_is_less_like_the_first_copy(tmp_path):
-    """a ~ b ~ c, but not a ~ c: b is held out, so both others go."""
+    """a ~ b ~ c, but not a ~ c: b is a test problem, so both others go, unless they are held out themselves."""
     words = [f"{THINGS[i % 16]}{THINGS[i // 16]}" for i in range(40)]
     texts = [["x"] * 3 + words[3:], words, words[:-3] + ["y"] * 3]
     problem = lambda text: {"question": " ".join(text) + " 2 and 3?", "answer": "2 and 3 make 5.\n#### 5"}
-    source = write(tmp_path / "train.jsonl", [problem(texts[0]), *[story(n) for n in range(30)], problem(texts[2])])
-    write(tmp_path / "test.jsonl", [problem(texts[1])])
-    _, _, dropped = run(tmp_path, data__source=source, data__near_duplicates=0.8, data__decontamination_ngram=0)
-    assert by_reason(dropped, "near duplicate") == {f"train.jsonl:{n}": "test.jsonl:1" for n in (1, 32)}
+    first = write(tmp_path / "all.jsonl", [problem(texts[0]), *[story(n) for n in range(30)], problem(texts[2])])
+    second = write(tmp_path / "other" / "train.jsonl", [story(n) for n in range(40, 60)])
+    write(tmp_path / "other" / "test.jsonl", [problem(texts[1])])  # read after the copies of it
+    _, _, dropped = run(
+        tmp_path, data__source=f"{first},{second}", data__near_duplicates=0.8, data__decontamination_ngram=0
+    )
+    # By their hashes c is held out for the test as well, and absorbs b; still a goes because of b.
+    assert by_reason(dropped, "near duplicate") == {"1/all.jsonl:1": "2/test.jsonl:1"}
 
 
 def test_a_folder_with_its_own_test_file_is_not_read_whole(tmp_path):

@@ -1,7 +1,8 @@
 """First half of the data stage: every record once, from wherever it comes, and which of them are used.
 
 The problems go through a file, because the tokenizer is trained on the text before anything can be tokenised and
-millions of them do not fit in memory. In memory stay about forty bytes a problem, and all decisions are made on those:
+millions of them do not fit in memory. In memory stay columns of some forty bytes a problem, and all decisions are made
+on those (what the whole process takes is measured by benchmarks/prepare.py):
 
     held out     validation, and test where a source has no test file: the problems with the smallest hashes
     duplicates   equal but for case and white space: test wins over validation over training, then the first one
@@ -34,6 +35,7 @@ TRAIN, VALIDATION, TEST = range(3)
 # Training problems of difficulty 1 to 5. The harder are longer: so each difficulty has about as many tokens.
 _TRAIN_SHARES, _EVEN = (5, 4, 3, 2, 1), (1, 1, 1, 1, 1)
 _LIVES = 0  # index into Gathered.reasons of a row that is used
+_TEST_ROUNDS = 8  # near-duplicates of one another within a test set beyond which copies of the next are not looked for
 _CHUNK = 1000  # prompts that are signed at a time
 
 
@@ -232,12 +234,19 @@ class Gathered:
             # copies; a test set is never thinned out.
             order = np.argsort(-self.split[rows], kind="stable")
             signatures = self._sort_signatures(order)
-            of, found = duplicates.find_near_duplicates(signatures, self.fate[rows[order]] == _LIVES, similarity)
-            lost = np.flatnonzero((of >= 0) & (self.split[rows[order]] != TEST))
-            self.drop(rows[order[lost]], "near duplicate", rows[order[of[lost]]])
-            marks = zip(rows[order[lost]].tolist(), found[lost].tolist(), strict=True)
-            self.detail |= {row: f"similarity {s:.2f}" for row, s in marks}
-            facts["pairs"] = len(lost)
+            candidates, is_test = self.fate[rows[order]] == _LIVES, self.split[rows[order]] == TEST
+            for _ in range(_TEST_ROUNDS):
+                of, found = duplicates.find_near_duplicates(signatures, candidates, similarity)
+                lost = np.flatnonzero((of >= 0) & ~is_test)
+                self.drop(rows[order[lost]], "near duplicate", rows[order[of[lost]]])
+                marks = zip(rows[order[lost]].tolist(), found[lost].tolist(), strict=True)
+                self.detail |= {row: f"similarity {s:.2f}" for row, s in marks}
+                facts["pairs"] += len(lost)
+                # A test problem that is like another stays as well, so its own copies have to go.
+                alike = (of >= 0) & is_test
+                if not alike.any():
+                    break
+                candidates = alike | (candidates & ~is_test & (of < 0))
         self._signatures().unlink()
         return facts
 
@@ -343,7 +352,7 @@ def _read_all(config) -> Iterator[_Record]:
             yield _Record(TEST, 0, record, made_here)
     for source, name in enumerate(names):
         if is_generated(name):
-            yield from _generate(config, source, name, len(names))
+            yield from _generate(config, source, names)
             continue
         rename = _tell_apart(source, names)
         if test_name := find_test_source(data, name):
@@ -369,11 +378,11 @@ def _read_test(config) -> Iterator[Problem | Dropped]:
     return sources.read_source(data.test_source, "auto", "data.test_source")
 
 
-def _generate(config, source: int, name: str, num_sources: int) -> Iterator[_Record]:
-    data, families = config.data, find_families(name)
-    sizes = [(VALIDATION, -(-data.num_validation // num_sources), _EVEN), (TRAIN, data.num_problems, _TRAIN_SHARES)]
+def _generate(config, source: int, names: list[str]) -> Iterator[_Record]:
+    data, families = config.data, find_families(names[source])
+    sizes = [(VALIDATION, _part(data.num_validation, names), _EVEN), (TRAIN, data.num_problems, _TRAIN_SHARES)]
     if data.test_source == "auto":
-        sizes.insert(0, (TEST, -(-data.num_test // num_sources), _EVEN))
+        sizes.insert(0, (TEST, _part(data.num_test, names), _EVEN))
     for split, num_problems, shares in sizes:
         for problem in generate(SPLITS[split], num_problems, config.seed, shares, families):
             yield _Record(split, source, problem, True)

@@ -29,7 +29,8 @@ def create_fingerprint(config, tokenizer_folder: Path | None, target: Path) -> d
         if getattr(data, name) < 1:
             raise UserError(f"data.{name}={getattr(data, name)} is too small; set it to 1 or more")
     names, known = source_names(data), _known_revisions(target)
-    parse_quotas(data.category_quotas), parse_weights(data)  # refused before anything is read
+    parse_quotas(data.category_quotas)  # a wrong one is refused before anything is read
+    parse_weights(data)
     marks["data.num_validation"] = data.num_validation
     marks["data.source"] = "; ".join(_mark(name, "data.source", known) for name in names)
     tests = {name: find_test_source(data, name) for name in names}

@@ -143,7 +143,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
     }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _show(summary, splits["train"], tokenizer, folder)
-    tokens, seconds = sum(facts["tokens"] for facts in told.values()), time.monotonic() - started
+    tokens, seconds = sum(split["tokens"] for split in told.values()), time.monotonic() - started
     log.info("data: %s tokens in %.1f s, %s tokens/s", f"{tokens:,}", seconds, f"{tokens / seconds:,.0f}")
     return summary
 
