@@ -15,7 +15,6 @@ Problems that the program generates are distinct by construction and apart by th
 words would see only their common wording, and do not look at them.
 """
 
-import dataclasses
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from tiny_reasoning_jax.data.contamination import EvaluationText
 from tiny_reasoning_jax.data.difficulty import load_grades
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, parse_problem
 from tiny_reasoning_jax.data.procedural import FAMILIES, check_families, generate
+from tiny_reasoning_jax.data.signing import Signatures
 from tiny_reasoning_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")  # a row's split is an index into this
@@ -36,7 +36,7 @@ TRAIN, VALIDATION, TEST = range(3)
 _TRAIN_SHARES, _EVEN = (5, 4, 3, 2, 1), (1, 1, 1, 1, 1)
 _LIVES = 0  # index into Gathered.reasons of a row that is used
 _TEST_ROUNDS = 8  # near-duplicates of one another within a test set beyond which copies of the next are not looked for
-_CHUNK = 1000  # prompts that are signed at a time
+_SIGN_BYTES = 500_000  # of problems that are signed at a time
 
 
 class _Record(NamedTuple):
@@ -106,25 +106,37 @@ class Gathered:
         self.contaminated: dict[str, int] = {}
         self._evaluation: EvaluationText | None = None
         self._offsets = array("q")
+        self._signatures = Signatures(path)
+
+    def __enter__(self) -> "Gathered":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._signatures.close()
+        self.path.unlink(missing_ok=True)
 
     def read(self, config, on_drop: Callable[[str, Dropped], None], logged: Callable[[Iterator], Iterator]) -> None:
         """Writes every problem of the sources to `path`; what is none goes to on_drop(split, dropped)."""
         grades = load_grades(Path(config.data.grades).expanduser()) if config.data.difficulty == "measured" else None
-        by_length = config.data.difficulty == "length"
+        by_length, signs = config.data.difficulty == "length", config.data.near_duplicates < 1
         columns = {"split": array("b"), "source": array("h"), "category": array("h"), "level": array("b")}
         key, generated, mute, graded = array("Q"), array("b"), array("b"), array("b")
         codes: dict[str, int] = {}
-        foreign: list[Problem] = []
-        position = 0
-        with self.path.open("wb") as file, self._signatures().open("wb") as signatures:
+        position = unsigned = 0
+        with self.path.open("wb") as file:
             for split, source, record, made_here in logged(_read_all(config)):
                 if isinstance(record, Dropped):
                     on_drop(SPLITS[split], record)
                     continue
+                if unsigned > _SIGN_BYTES or (unsigned and made_here):
+                    file.flush()
+                    self._signatures.ask(position - unsigned, position)
+                    unsigned = 0
                 line = dump_problem(record)
                 file.write(line)
                 self._offsets.append(position)
                 position += len(line)
+                unsigned += len(line) if signs and not made_here else 0
                 code = codes.setdefault(record.category, len(codes))
                 level = 0 if by_length else record.difficulty
                 if grades is not None and split == TRAIN:
@@ -135,22 +147,15 @@ class Gathered:
                 generated.append(made_here)
                 mute.append(not record.reasoning)
                 graded.append(grades is None or record.id in grades)
-                if not made_here and config.data.near_duplicates < 1:
-                    foreign.append(record)
-                if len(foreign) == _CHUNK:
-                    signatures.write(_sign(foreign))
-                    foreign.clear()
-            if foreign:
-                signatures.write(_sign(foreign))
+            if unsigned:
+                file.flush()
+                self._signatures.ask(position - unsigned, position)
         self.categories = list(codes)
         self.split, self.source, self.category, self.level = (np.array(column) for column in columns.values())
         self.key, self.generated, self._mute = np.array(key), np.array(generated, bool), np.array(mute, bool)
         self._graded = np.array(graded, bool)
         self.fate = np.zeros(len(key), np.int8)
         self.of = np.full(len(key), -1, np.int64)
-
-    def _signatures(self) -> Path:
-        return self.path.with_suffix(".signatures")
 
     def __len__(self) -> int:
         return len(self.key)
@@ -190,11 +195,11 @@ class Gathered:
         """Decides which rows are used, but for contamination; see the module. Returns the facts on near ones."""
         self._hold_out(config.data)
         self._drop_duplicates()
+        self._read_tests(config.data.decontamination_ngram)  # while signatures are still made: none of these is dropped
         near = self._drop_near_duplicates(config.data.near_duplicates)
         self.drop(np.flatnonzero((self.fate == _LIVES) & self._mute & (self.split != TEST)), "no reasoning")
         self.drop(np.flatnonzero((self.fate == _LIVES) & ~self._graded & (self.split == TRAIN)), "not measured")
         self._apply_quotas(parse_quotas(config.data.category_quotas))
-        self._read_tests(config.data.decontamination_ngram)
         return near
 
     def _hold_out(self, data) -> None:
@@ -233,7 +238,7 @@ class Gathered:
             # What is held out comes first, so that training problems are compared with it and not with each other's
             # copies; a test set is never thinned out.
             order = np.argsort(-self.split[rows], kind="stable")
-            signatures = self._sort_signatures(order)
+            signatures = self._signatures.sort(order)
             candidates, is_test = self.fate[rows[order]] == _LIVES, self.split[rows[order]] == TEST
             for _ in range(_TEST_ROUNDS):
                 of, found = duplicates.find_near_duplicates(signatures, candidates, similarity)
@@ -247,20 +252,7 @@ class Gathered:
                 if not alike.any():
                     break
                 candidates = alike | (candidates & ~is_test & (of < 0))
-        self._signatures().unlink()
         return facts
-
-    def _sort_signatures(self, order: np.ndarray) -> np.ndarray:
-        """Returns the signatures in another order, on disk as they are."""
-        shape, path = (len(order), duplicates.NUM_COLUMNS), self._signatures()
-        read = np.memmap(path, duplicates.DTYPE, "r", shape=shape)
-        if (order == np.arange(len(order))).all():
-            return read
-        with path.with_suffix(".sorted").open("wb") as file:
-            for begin in range(0, len(order), _CHUNK):
-                file.write(read[order[begin : begin + _CHUNK]].tobytes())
-        path.with_suffix(".sorted").replace(path)
-        return np.memmap(path, duplicates.DTYPE, "r", shape=shape)
 
     def _read_tests(self, ngram: int) -> None:
         tests = np.flatnonzero((self.split == TEST) & (self.fate == _LIVES) & ~self.generated)
@@ -291,10 +283,6 @@ class Gathered:
             rows = self.live(TRAIN)
             rows = rows[self.category[rows] == self.categories.index(name)]
             self.drop(rows[np.argsort(self.key[rows], kind="stable")[quota:]], "over its category's quota")
-
-
-def _sign(problems: list[Problem]) -> bytes:
-    return duplicates.sign([p.prompt for p in problems], [p.answer for p in problems]).tobytes()
 
 
 def parse_quotas(text: str) -> dict[str, int]:
@@ -354,19 +342,12 @@ def _read_all(config) -> Iterator[_Record]:
         if is_generated(name):
             yield from _generate(config, source, names)
             continue
-        rename = _tell_apart(source, names)
+        prefix = f"{source + 1}/" if len(names) > 1 else ""
         if test_name := find_test_source(data, name):
-            for record in sources.read_source(test_name, data.format, "data.test_source"):
-                yield _Record(TEST, source, rename(record), False)
-        for record in sources.read_source(name, data.format, "data.source"):
-            yield _Record(TRAIN, source, rename(record), False)
-
-
-def _tell_apart(source: int, names: list[str]) -> Callable[[Problem | Dropped], Problem | Dropped]:
-    """Returns what puts a source's number before its ids, if there are several: their files may have the same names."""
-    if len(names) == 1:
-        return lambda record: record
-    return lambda record: dataclasses.replace(record, id=f"{source + 1}/{record.id}")
+            for record in sources.read_source(test_name, data.format, "data.test_source", prefix):
+                yield _Record(TEST, source, record, False)
+        for record in sources.read_source(name, data.format, "data.source", prefix):
+            yield _Record(TRAIN, source, record, False)
 
 
 def _read_test(config) -> Iterator[Problem | Dropped]:

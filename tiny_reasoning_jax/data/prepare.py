@@ -39,7 +39,8 @@ from tiny_reasoning_jax.data.tokenizer import copy_tokenizer, find_tokenizer, lo
 from tiny_reasoning_jax.errors import UserError
 
 _TOKENIZER_TEXTS = 20_000  # training texts of a procedural tokenizer; more change its merges very little
-_CHUNK = 1000  # problems tokenised at a time
+_CHUNK = 250  # problems tokenised at a time; of more, their encodings no longer fit into the memory just freed
+_MANY_CHARS = 16  # to a token; whatever has fewer is tokenised without asking for the vocabulary, which takes 0.1 s
 _LOG_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
@@ -105,21 +106,24 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
     """Writes the whole data folder and returns its summary."""
     folder.mkdir()
     started, seq_len = time.monotonic(), config.train.seq_len
-    with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
+    with (
+        (folder / "dropped.jsonl").open("w", encoding="utf-8") as file,
+        Gathered(folder / "gathered.jsonl") as gathered,
+    ):
         drops = _Drops(file)
-        gathered = Gathered(folder / "gathered.jsonl")
         gathered.read(config, drops.add, lambda records: _logged(records, "reading", None))
+        tokenizer = _copy_tokenizer(config, tokenizer_folder, folder)  # while near-duplicates are looked for
         near_duplicates = gathered.decide(config)
         for split, dropped in gathered.drops():
             drops.add(split, dropped)
         _refuse_empty(config, {name: len(gathered.live(split)) for split, name in enumerate(SPLITS)}, drops)
-        tokenizer = _create_tokenizer(config, tokenizer_folder, gathered, folder)
+        tokenizer = tokenizer or _train_tokenizer(config, gathered, folder)
+        chat.check_tokenizer(tokenizer)
         shards, bounds = {}, None
         for split in (TRAIN, VALIDATION):
             name = SPLITS[split]
             shards[name], bounds = _tokenise(tokenizer, gathered, split, config, drops, folder / name, bounds)
         test_lengths = _keep_test(tokenizer, gathered, bounds, seq_len, drops, folder)
-    gathered.path.unlink()
     splits = {name: PreparedSplit.load(folder / name) for name in SPLITS[:TEST]}
     told = {name: facts.describe_split(split, gathered.categories) for name, split in splits.items()}
     told["test"] = facts.describe_test(folder / "test.jsonl", test_lengths)
@@ -179,21 +183,23 @@ def _refuse_empty(config, kept: dict[str, int], drops: _Drops) -> None:
     )
 
 
-def _create_tokenizer(config, tokenizer_folder: Path | None, gathered: Gathered, folder: Path):
-    """Puts the run's tokenizer into `folder`/tokenizer and returns it."""
-    target = folder / "tokenizer"
+def _copy_tokenizer(config, tokenizer_folder: Path | None, folder: Path):
+    """Puts the tokenizer that was given into `folder`/tokenizer and returns it; None if there is one to be trained."""
     if config.tokenizer.source == "procedural":
-        # A first one without merges renders the texts with the template that the second one will have.
-        draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
-        rows = gathered.live(TRAIN)
-        sample = gathered.stream(rows[:: max(1, len(rows) // _TOKENIZER_TEXTS)])
-        texts = ("".join(chat.render(draft, problem)) for problem in sample)
-        tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, target)
-        shutil.rmtree(folder / "draft")
-    else:
-        copy_tokenizer(find_tokenizer(manifest.locate_tokenizer(config, tokenizer_folder)), target)
-        tokenizer = load_tokenizer(target)
-    chat.check_tokenizer(tokenizer)
+        return None
+    copy_tokenizer(find_tokenizer(manifest.locate_tokenizer(config, tokenizer_folder)), folder / "tokenizer")
+    return load_tokenizer(folder / "tokenizer")
+
+
+def _train_tokenizer(config, gathered: Gathered, folder: Path):
+    """Trains a tokenizer on the training problems, puts it into `folder`/tokenizer and returns it."""
+    # A first one without merges renders the texts with the template that the second one will have.
+    draft = train_tokenizer((), 256 + len(chat.SPECIAL_TOKENS), folder / "draft")
+    rows = gathered.live(TRAIN)
+    sample = gathered.stream(rows[:: max(1, len(rows) // _TOKENIZER_TEXTS)])
+    texts = ("".join(chat.render(draft, problem)) for problem in sample)
+    tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, folder / "tokenizer")
+    shutil.rmtree(folder / "draft")
     return tokenizer
 
 
@@ -208,8 +214,6 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
     rows, name = gathered.live(split), SPLITS[split]
     stream = zip(rows.tolist(), gathered.stream(rows), strict=True)
     stream = _logged(stream, f"tokenising {name}", len(rows))
-    # A text of more characters has more tokens than a row, and one of many megabytes takes a tokenizer minutes.
-    most_chars = seq_len * _longest_token(tokenizer)
     begun = None
     with ThreadPoolExecutor(1) as pool:
         while chunk := list(itertools.islice(stream, _CHUNK)):
@@ -218,7 +222,7 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
                 texts = (problem.prompt, problem.reasoning, problem.answer)
                 if given_away := gathered.find_contamination(row, problem):
                     drops.add(name, given_away)
-                elif (num_chars := sum(map(len, texts))) > most_chars:
+                elif _is_far_too_long(tokenizer, num_chars := sum(map(len, texts)), seq_len):
                     drops.add(name, Dropped(problem.id, "over seq_len", detail=f"{num_chars} characters"))
                 elif token := chat.find_special_token(tokenizer, *texts):
                     drops.add(name, Dropped(problem.id, "special token in text", detail=token))
@@ -229,6 +233,11 @@ def _encode_rows(tokenizer, gathered: Gathered, split: int, seq_len: int, drops:
                 yield from _pair(*last)
         if begun is not None:
             yield from _pair(*begun)
+
+
+def _is_far_too_long(tokenizer, num_chars: int, seq_len: int) -> bool:
+    """Whether that many characters must have more tokens than a row; megabytes take a tokenizer minutes."""
+    return num_chars > seq_len * _MANY_CHARS and num_chars > seq_len * _longest_token(tokenizer)
 
 
 @functools.lru_cache(maxsize=1)
@@ -253,10 +262,10 @@ def _tokenise(
     Returns:
       Facts about the shards, and the bounds.
     """
-    writer = SplitWriter(folder)
-    for row, problem, prompt, completion in _encode_rows(tokenizer, gathered, split, config.train.seq_len, drops):
+    writer, seq_len = SplitWriter(folder), config.train.seq_len  # a look into the configuration takes a microsecond
+    for row, problem, prompt, completion in _encode_rows(tokenizer, gathered, split, seq_len, drops):
         # The last token is only ever a target, so a row holds one token more than it has positions.
-        if (num_positions := len(prompt) + len(completion) - 1) > config.train.seq_len:
+        if (num_positions := len(prompt) + len(completion) - 1) > seq_len:
             drops.add(SPLITS[split], Dropped(problem.id, "over seq_len", detail=f"{num_positions} positions"))
             continue
         writer.add(

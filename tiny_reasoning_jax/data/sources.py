@@ -8,6 +8,7 @@ All are streamed: memory holds a bounded piece. A record that cannot be used bec
 source that breaks off is an error and never taken for one that ended. What exists here comes before the hub.
 """
 
+import dataclasses
 import hashlib
 import unicodedata
 from collections.abc import Iterator
@@ -22,7 +23,9 @@ from tiny_reasoning_jax.errors import UserError
 _DIGEST_CHARS = 16  # of a sha256, as a mark
 
 
-def read_source(spec: str, format: str = "auto", key: str = "data.source") -> Iterator[Problem | Dropped]:
+def read_source(
+    spec: str, format: str = "auto", key: str = "data.source", prefix: str = ""
+) -> Iterator[Problem | Dropped]:
     """Reads a source record by record.
 
     Ids are "<file>:<line or row>", with the path inside the folder where a folder was given, or "<hub id>:<row>".
@@ -31,6 +34,7 @@ def read_source(spec: str, format: str = "auto", key: str = "data.source") -> It
       spec: the source; see the module.
       format: a name in `formats.FORMATS`, or "auto".
       key: the setting that it stands in, for messages.
+      prefix: put before every id; several sources may have files of one name.
 
     Raises:
       UserError: on the call, if the source does not exist, holds no readable file or `format` is unknown; while
@@ -40,13 +44,17 @@ def read_source(spec: str, format: str = "auto", key: str = "data.source") -> It
     files = _find_files(spec, key)
     if files is None:
         hub_id = parse_hub_id(spec)
-        return _parse(((raw, hub_id.name) for raw in stream_hub(hub_id, spec, key)), format)
-    return _parse(((raw, name) for path, name in files for raw in read_file(path, "_".join(name.split()))), format)
+        return _parse(((raw, hub_id.name) for raw in stream_hub(hub_id, spec, key)), format, prefix)
+    raws = ((raw, name) for path, name in files for raw in read_file(path, "_".join(name.split())))
+    return _parse(raws, format, prefix)
 
 
-def _parse(raws: Iterator[tuple[Raw, str]], format: str) -> Iterator[Problem | Dropped]:
+def _parse(raws: Iterator[tuple[Raw, str]], format: str, prefix: str) -> Iterator[Problem | Dropped]:
     for raw, name in raws:
-        yield raw if isinstance(raw, Dropped) else parse_record(raw[1], raw[0], name, format)
+        if isinstance(raw, Dropped):
+            yield dataclasses.replace(raw, id=prefix + raw.id)
+        else:
+            yield parse_record(raw[1], prefix + raw[0], name, format)
 
 
 def mark_source(spec: str, key: str = "data.source") -> str:

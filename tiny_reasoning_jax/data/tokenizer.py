@@ -63,10 +63,13 @@ def load_tokenizer(source: str | Path):
       UserError: it cannot be found, fetched or read.
     """
     folder = find_tokenizer(source)
-    from transformers import AutoTokenizer  # takes seconds to import; a finished run should not wait for it
+    import transformers  # takes seconds; a finished run should not wait for it
 
+    # tokenizer.json as it stands: AutoTokenizer takes the vocabulary out of it and builds the rest anew, more slowly.
+    has_all = (folder / "tokenizer.json").is_file()
+    loader = transformers.PreTrainedTokenizerFast if has_all else transformers.AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return loader.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises a plain Exception for a damaged tokenizer.json
         raise UserError(
             f"the tokenizer in {str(folder)!r} cannot be read: {_first_line(error)}; copy its files again"
