@@ -13,10 +13,8 @@ from tiny_reasoning_jax.data.problems import Problem, dump_problem
 
 def write(path, num_problems: int = 7) -> tuple[list[Problem], list[int]]:
     """Writes problems, one with a line separator that is none in JSON; returns them and where each line begins."""
-    problems = [
-        Problem(f"p{i}", "algebra", 1, f"Ann has {i} apples\u2028and \x85 gives {i % 3} away, how many?", "", f"{i}", "s")
-        for i in range(num_problems)
-    ]
+    prompts = [f"Ann has {i} apples\u2028and \x85 gives {i % 3} away, how many?" for i in range(num_problems)]
+    problems = [Problem(f"p{i}", "algebra", 1, prompt, "", str(i), "s") for i, prompt in enumerate(prompts)]
     lines = [dump_problem(problem) for problem in problems]
     path.write_bytes(b"".join(lines))
     return problems, [0, *np.cumsum([len(line) for line in lines]).tolist()]
