@@ -1,4 +1,4 @@
-"""Run: pytest tests/test_answers.py. The grader against a table, GSM8K, MATH and noise."""
+"""Run: pytest tests/answers/test_answers.py. The grader against a table, GSM8K, MATH and noise."""
 
 import json
 import random
@@ -10,7 +10,7 @@ import pytest
 
 from tiny_reasoning_jax.answers import Verdict, extract, grade
 
-SHARED = Path(__file__).parents[1].parent / "shared" / "data"
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 GSM8K = SHARED / "gsm8k" / "test.jsonl"
 MATH = SHARED / "math" / "test.jsonl"
 

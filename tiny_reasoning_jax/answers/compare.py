@@ -1,14 +1,5 @@
-"""The one grader of the program: finds the final answer in a completion and compares it with the reference.
+"""Compares two final answers: numbers as exact rationals, all else as normalised text."""
 
-"Could not find an answer" (UNPARSED) is kept apart from "found a different one" (WRONG): the first is a
-matter of form, the second of reasoning. Numbers are compared as exact rationals, all else as normalised text.
-
-What it refuses: to guess (the last number of a text is not taken for an answer), to do algebra (x+1 against
-1+x is WRONG), to round (0.333 is not 1/3), to evaluate powers. The work is linear in the completion and
-bounded in the answer, and no input makes it raise, so that it can grade whatever a model writes.
-"""
-
-import enum
 import re
 from fractions import Fraction
 
@@ -16,88 +7,12 @@ MAX_ANSWER_CHARS = 1000  # longer answers are compared character by character, w
 MAX_NUMBER_CHARS = 200  # longer digit strings stay text
 MAX_DEPTH = 4  # tuples in tuples that are compared part by part
 
-
-class Verdict(enum.StrEnum):
-    """What became of one completion."""
-
-    CORRECT = "correct"
-    WRONG = "wrong"
-    UNPARSED = "unparsed"
-
-
-def grade(completion: str, answer: str) -> Verdict:
-    """Compares the final answer of a completion with the reference answer.
-
-    Args:
-      completion: the text generated after the generation prompt, with its <think> block if it has one.
-      answer: the reference. If it contains a \\boxed{...}, the content of the last one is the reference.
-    """
-    found = extract(completion)
-    if found is None:
-        return Verdict.UNPARSED
-    boxed = _last_boxed(answer)
-    gold = answer if boxed is None else boxed
-    return Verdict.CORRECT if _equal(found.strip(), gold.strip()) else Verdict.WRONG
-
-
-# --- finding the answer ---------------------------------------------------------------------------
-
-_END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext)\|>")
-_BOX_OR_BRACE = re.compile(r"\\{1,3}f?box(?:ed)?\s{0,4}\{|\\[\\{}]|[{}]")
-_ANSWER_IS = re.compile(r"\banswer[*_]{0,2}\s{0,4}(?:is\b|:|=)[*_]{0,2}(?:[\s:]|\\\[|\$\$){0,8}", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
-
-
-def extract(completion: str) -> str | None:
-    """Returns the final answer as the completion wrote it, or None where there is none.
-
-    Only what follows the last </think> counts, and nothing counts while a <think> is open: an answer that the
-    model was still trying out is not its answer. A text without either tag is taken whole. Then, in this
-    order: the last balanced \\boxed{...}, the line after the last `####`, what follows the last "answer is"
-    or "answer:" in its sentence.
-    """
-    text = _END_OF_TURN.split(completion, maxsplit=1)[0].rpartition("</think>")[2]
-    if "<think>" in text:
-        return None
-    found = _last_boxed(text)
-    if found is None:
-        found = _after_hashes(text)
-    if found is None:
-        found = _after_answer_is(text)
-    return (found.strip() or None) if found is not None else None
-
-
-def _last_boxed(text: str) -> str | None:
-    """Returns the content of the balanced \\boxed{...} that closes last: one pass, a stack of open braces."""
-    span, open_braces = None, []
-    for match in _BOX_OR_BRACE.finditer(text):
-        token = match.group()
-        if token == "}":
-            start = open_braces.pop() if open_braces else None
-            if start is not None:
-                span = start, match.start()
-        elif token == "{":
-            open_braces.append(None)
-        elif "box" in token:
-            open_braces.append(match.end())
-    return None if span is None else text[slice(*span)]
-
-
-def _after_hashes(text: str) -> str | None:
-    _, hashes, tail = text.rpartition("####")
-    return tail.strip().partition("\n")[0] if hashes else None
-
-
-def _after_answer_is(text: str) -> str | None:
-    end = None
-    for match in _ANSWER_IS.finditer(text):
-        end = match.end()
-    return None if end is None else _SENTENCE_END.split(text[end:], maxsplit=1)[0]
-
-
-# --- comparing two answers ------------------------------------------------------------------------
-
 _NAME_EQUALS = re.compile(r"\\?([A-Za-z]\w{0,15})\s*=\s*(?!=)(.+)", re.DOTALL)
+
+
+def equal(found: str, answer: str) -> bool:
+    """Returns whether a final answer is the reference answer in another form."""
+    return _equal(found.strip(), answer.strip())
 
 
 def _equal(found: str, gold: str, depth: int = 0) -> bool:
