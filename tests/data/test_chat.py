@@ -95,6 +95,18 @@ def test_evaluation_asks_with_the_tokens_that_training_used(tokenizer):
         assert prompt == asked
 
 
+@pytest.mark.parametrize("thinking", [True, False])
+def test_a_prompt_with_thinking_on_or_off_has_the_templates_own_ids(tokenizer, thinking):
+    for example in create_problems(20):
+        user = {"role": "user", "content": example.prompt.strip()}
+        asked = tokenizer.apply_chat_template(
+            [user], add_generation_prompt=True, return_dict=False, enable_thinking=thinking
+        )
+        text = chat.render_prompt(tokenizer, example.prompt, thinking)
+        assert chat.encode_texts(tokenizer, [text]) == [asked]
+        assert text.endswith("assistant\n" if thinking else "assistant\n<think>\n\n</think>\n\n")
+
+
 @pytest.mark.parametrize("field", ["prompt", "reasoning", "answer"])
 @pytest.mark.parametrize("token", ["<|im_end|>", "<think>", "</think>", "<|endoftext|>"])
 def test_text_cannot_inject_a_special_token(tokenizer, field, token):

@@ -17,8 +17,8 @@ from tiny_reasoning_jax.data.problems import Problem
 from tiny_reasoning_jax.errors import UserError
 
 # The end of every completion. Not tokenizer.eos_token: Qwen3's base models name <|endoftext|> there.
-END_OF_TURN = "<|im_end|>"
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", END_OF_TURN, "<think>", "</think>")
+END_OF_TURN, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", END_OF_TURN, "<think>", "</think>")
 
 # The template of tokenizers that we train ourselves. For system, user and assistant turns its render is
 # byte-equal to that of the official Qwen3 template; other roles are refused. As there, only turns after the
@@ -62,6 +62,7 @@ class _Frame:
 
     before_prompt: str
     after_prompt: str
+    after_prompt_without_thinking: str
     before_reasoning: str
     before_answer: str
     after_answer: str
@@ -86,8 +87,13 @@ def check_tokenizer(tokenizer) -> None:
 
 
 def end_of_turn_id(tokenizer) -> int:
-    """Returns the id that ends every completion, at which sampling stops."""
+    """Returns the id that ends every completion."""
     return tokenizer.get_added_vocab()[END_OF_TURN]
+
+
+def stop_ids(tokenizer) -> tuple[int, int]:
+    """Returns the ids at which sampling stops: the end of a turn, and that of a text, which base models write."""
+    return end_of_turn_id(tokenizer), tokenizer.get_added_vocab()[END_OF_TEXT]
 
 
 def find_special_token(tokenizer, *texts: str) -> str | None:
@@ -104,10 +110,14 @@ def show_answer(answer: str) -> str:
     return answer if "\\boxed{" in answer or "```" in answer else f"\\boxed{{{answer}}}"
 
 
-def render_prompt(tokenizer, prompt: str) -> str:
-    """Returns the text the model is given: the user's turn and the opening of its own, thinking on."""
+def render_prompt(tokenizer, prompt: str, thinking: bool = True) -> str:
+    """Returns the text the model is given: the user's turn and the opening of its own.
+
+    Without thinking the template puts an empty <think></think> there, so that the model answers at once.
+    """
     frame = _find_frame(tokenizer)
-    return frame.before_prompt + prompt.strip() + frame.after_prompt
+    after = frame.after_prompt if thinking else frame.after_prompt_without_thinking
+    return frame.before_prompt + prompt.strip() + after
 
 
 def render(tokenizer, problem: Problem) -> tuple[str, str]:
@@ -124,14 +134,15 @@ def encode_prompts(tokenizer, prompts: list[str]) -> list[list[int]]:
     Raises:
       UserError: a prompt spells a special token.
     """
-    _refuse_special_tokens(tokenizer, "the prompt", *prompts)
-    return _encode_texts(tokenizer, [render_prompt(tokenizer, prompt) for prompt in prompts])
+    refuse_special_tokens(tokenizer, "the prompt", *prompts)
+    return encode_texts(tokenizer, [render_prompt(tokenizer, prompt) for prompt in prompts])
 
 
-def _encode_texts(tokenizer, texts: list[str]) -> list[list[int]]:
-    """Encodes with the library underneath, which gives the same ids.
+def encode_texts(tokenizer, texts: list[str]) -> list[list[int]]:
+    """Returns the token ids of texts as they stand, nothing put around them; special tokens in them are such.
 
-    transformers takes a tenth longer and warns of every text that is longer than the model.
+    Encodes with the library underneath, which gives the same ids. transformers takes a tenth longer and warns of every
+    text that is longer than the model.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # a tokenizer.json can ask to cut or fill up
@@ -156,10 +167,10 @@ def encode_batch(tokenizer, problems: list[Problem]) -> list[tuple[list[int], li
     if not problems:
         return []
     for problem in problems:
-        _refuse_special_tokens(tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer)
+        refuse_special_tokens(tokenizer, f"problem {problem.id}", problem.prompt, problem.reasoning, problem.answer)
     _check_render(tokenizer, problems[0])
     texts = [text for problem in problems for text in render(tokenizer, problem)]
-    ids = _encode_texts(tokenizer, texts)
+    ids = encode_texts(tokenizer, texts)
     end = end_of_turn_id(tokenizer)
     for completion in ids[1::2]:
         assert completion[-1] == end and completion.count(end) == 1, "END_OF_TURN must come once, last"
@@ -188,6 +199,9 @@ def _find_frame(tokenizer) -> _Frame:
             f"conversation {whole!r}. Use a tokenizer with Qwen3's template"
         )
     before_prompt, after_prompt = opened.split(prompt)
+    without = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
     order = f"(.*){reasoning}(.*</think>.*){content}(.*?{re.escape(END_OF_TURN)}).*"
     found = re.fullmatch(order, whole[len(opened) :], re.DOTALL)
     if found is None or "<think>" not in after_prompt + found[1] or END_OF_TURN in found[1] + found[2]:
@@ -195,7 +209,7 @@ def _find_frame(tokenizer) -> _Frame:
             f"{name} must show the user's text, <think>, reasoning_content, </think>, the answer and one "
             f"{END_OF_TURN}, in this order; it gives {whole!r}. Use a tokenizer with Qwen3's template"
         )
-    return _Frame(before_prompt, after_prompt, *found.groups())
+    return _Frame(before_prompt, after_prompt, without.removeprefix(before_prompt + prompt), *found.groups())
 
 
 def _check_render(tokenizer, problem: Problem) -> None:
@@ -216,6 +230,7 @@ def _special_pattern(tokenizer) -> re.Pattern:
     return re.compile("|".join(re.escape(token) for token in longest_first))
 
 
-def _refuse_special_tokens(tokenizer, what: str, *texts: str) -> None:
+def refuse_special_tokens(tokenizer, what: str, *texts: str) -> None:
+    """Raises UserError, which says `what` it is about, where a text spells a special token."""
     if token := find_special_token(tokenizer, *texts):
         raise UserError(f"{what} contains the special token {token!r}, which breaks the chat format; remove it")
