@@ -56,6 +56,7 @@ HUMANEVAL = {
     "canonical_solution": "    return a + b\n",
     "test": "\n\ndef check(candidate):\n    assert candidate(1, 2) == 3\n\n",
 }
+PROGRAM = {"prompt": "Write f that gives 1.", "tests": ["import math", "assert f() == 1"], "solution": "f = lambda: 1"}
 MESSAGES = {"messages": turns("How many?", THOUGHT)}
 SHAREGPT = {"conversations": sharegpt_turns("How many?", THOUGHT)}
 OPENTHOUGHTS = {
@@ -110,6 +111,7 @@ SAMPLES = [
     ("math", MATH),
     ("mbpp", MBPP),
     ("humaneval", HUMANEVAL),
+    ("program", PROGRAM),
     ("messages", MESSAGES),
     ("sharegpt", SHAREGPT),
     ("openthoughts", OPENTHOUGHTS),
@@ -165,6 +167,17 @@ WORKED = ("How many?", "Two and two are 4.", "So \\boxed{4}.")
                 "",
                 '```python\ndef add(a, b):\n    """ Adds. """\n    return a + b\n```',
                 "def check(candidate):\n    assert candidate(1, 2) == 3\n\ncheck(add)\n",
+            ),
+        ),
+        (
+            PROGRAM,
+            golden(
+                "code",
+                0,
+                "Write f that gives 1.",
+                "",
+                "```python\nf = lambda: 1\n```",
+                "import math\nassert f() == 1\n",
             ),
         ),
         (MESSAGES, golden("other", 0, *WORKED)),
@@ -262,6 +275,14 @@ def test_mbpp_setup_code_and_imports_come_before_the_tests():
     assert read(MBPP | {"test_setup_code": "x = 1\r\ny = 2"}).tests.startswith("x = 1\ny = 2\nassert add(1, 2)")
     sanitised = {"prompt": "Add.", "code": "c", "test_imports": ["import math"], "test_list": ["assert c"]}
     assert read(sanitised).tests == "import math\nassert c\n"
+
+
+def test_a_program_needs_tests_but_no_solution():
+    bare = read({"prompt": "Write f.", "tests": "assert f() == 1", "difficulty": 2})
+    assert (bare.answer, bare.tests, bare.difficulty) == ("", "assert f() == 1\n", 2)
+    assert parse({"prompt": "Write f.", "tests": " "}).detail == "tests"
+    assert parse({"prompt": "Write f.", "tests": [1]}).reason == "wrong type"
+    assert parse({"prompt": " ", "tests": "assert f() == 1"}).detail == "prompt"
 
 
 def test_reasoning_content_is_the_same_as_think_tags():
@@ -506,7 +527,7 @@ def test_whatever_stands_in_a_field_gives_a_problem_or_a_reason():
             found = parse(spoilt, format)
             assert isinstance(found, Problem | Dropped)
             if isinstance(found, Problem):
-                assert found.prompt and found.answer and found.category
+                assert found.prompt and (found.answer or found.tests) and found.category
 
 
 # --- arriving at the answer -----------------------------------------------------------------------

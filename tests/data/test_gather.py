@@ -9,6 +9,8 @@ import pytest
 from test_prepare import create_config
 
 from tiny_reasoning_jax.data import gather
+from tiny_reasoning_jax.data.contamination import Benchmark
+from tiny_reasoning_jax.data.formats import parse_record
 from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gathered
 from tiny_reasoning_jax.data.problems import Dropped
 from tiny_reasoning_jax.errors import UserError
@@ -31,12 +33,12 @@ def write(path, records) -> str:
     return str(path)
 
 
-def run(tmp_path, **overrides) -> tuple[Gathered, dict, list[tuple[str, Dropped]]]:
+def run(tmp_path, benchmarks=(), **overrides) -> tuple[Gathered, dict, list[tuple[str, Dropped]]]:
     config = create_config(**overrides)
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     gathered, dropped = Gathered(folder / "gathered.jsonl"), []
     gathered.read(config, lambda split, record: dropped.append((split, record)), lambda records: records)
-    near = gathered.decide(config)
+    near = gathered.decide(config, benchmarks)
     dropped += gathered.drops()
     rows = gathered.live(TRAIN)
     found = map(gathered.find_contamination, rows, gathered.stream(rows))
@@ -134,6 +136,27 @@ def test_a_training_problem_that_gives_a_test_problem_away_goes_with_its_evidenc
     assert len(record.detail.split()) >= 13 and record.detail.split()[0] in records[50]["question"]
     _, facts, dropped = run(tmp_path, data__source=source, data__decontamination_ngram=0)
     assert not dropped and facts["contaminated"]["training_problems"] == 0
+
+
+def test_a_training_problem_that_gives_a_benchmark_away_goes_and_is_counted_under_its_name(tmp_path):
+    records = [story(n) for n in range(80)]
+    # Two of the training problems stand in a benchmark, one of those among what the benchmark passes over.
+    named = write(tmp_path / "bench.jsonl", [records[3], records[70], records[5]])
+    keep = lambda record, record_id, *rest: (
+        None if record_id == "bench.jsonl:3" else parse_record(record, record_id, *rest)
+    )
+    source = write(tmp_path / "train.jsonl", records[:50])
+    write(tmp_path / "test.jsonl", [*records[50:60], records[7] | {"question": records[7]["question"] + " Really?"}])
+    settings = {"data__source": source, "data__near_duplicates": 1.0}
+    _, facts, dropped = run(tmp_path, [Benchmark("stories", named, keep)], **settings)
+    assert by_reason(dropped, "contaminated") == {
+        "train.jsonl:4": "stories/bench.jsonl:1", "train.jsonl:8": "test.jsonl:11"}  # fmt: skip
+    expected = {"ngram": 13, "test_problems": 11, "training_problems": 2}
+    assert facts["contaminated"] == {**expected, "training_problems_of_stories": 1}
+    _, facts, _ = run(tmp_path, **settings)
+    assert facts["contaminated"] == {**expected, "training_problems": 1}
+    _, facts, dropped = run(tmp_path, [Benchmark("stories", named, keep)], data__decontamination_ngram=0, **settings)
+    assert not dropped and facts["contaminated"] == {"ngram": 0, "test_problems": 11, "training_problems": 0}
 
 
 def test_a_mixture_reads_every_source_and_remembers_which(tmp_path, monkeypatch):

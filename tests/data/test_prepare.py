@@ -16,6 +16,8 @@ from ml_collections import FrozenConfigDict
 
 from configs.base import get_config
 from tiny_reasoning_jax.data import chat, gather, prepare, sources
+from tiny_reasoning_jax.data.contamination import Benchmark
+from tiny_reasoning_jax.data.formats import parse_record
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import CATEGORIES, Problem
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
@@ -347,14 +349,35 @@ def test_the_real_families_with_a_tokenizer_of_their_own(tmp_path, monkeypatch):
     assert set(facts["train"]["by_category"]) == set(CATEGORIES)
 
 
-def test_a_test_problem_whose_answers_are_programs_is_found_out_before_the_training(tmp_path):
+def test_a_test_problem_whose_answers_are_programs_keeps_its_tests(tmp_path):
     source = write_jsonl(tmp_path / "train.jsonl", create_records())
     program = {"task_id": 1, "text": "Write f.", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}
     program |= {"test_setup_code": "", "challenge_test_list": []}
     tests = write_jsonl(tmp_path / "mixed.jsonl", [program, {"question": "1 + 6?", "answer": "It is 7.\n#### 7"}])
     config = create_config(data__source=source, data__test_source=tests)
     facts = prepare.prepare(config, tmp_path / "run", None)["splits"]["test"]
-    assert facts["kept"] == 1 and facts["dropped"] == {"its answers are programs, which are not run": 1}
+    assert facts["kept"] == 2 and not facts["dropped"]
+    kept = prepare.load_problems(tmp_path / "run" / "data" / "test.jsonl")
+    assert [problem.tests for problem in kept] == ["assert f() == 1\n", ""]
+
+
+def test_data_made_without_a_benchmark_is_not_taken_for_data_made_with_it(tmp_path):
+    """Only where it matters: problems that the program makes repeat no file."""
+    other = write_jsonl(tmp_path / "other.jsonl", [{"question": "What is 3 + 9?", "answer": "So 12.\n#### 12"}])
+    benchmark = Benchmark("sums", other, parse_record)
+    config = create_config(data__source=write_jsonl(tmp_path / "train.jsonl", create_records()))
+    made = prepare.prepare(config, tmp_path / "with", None, [benchmark])
+    assert (
+        made["contaminated"]["training_problems_of_sums"] == 0
+        and "sums=other.jsonl" in made["fingerprint"]["eval.tasks"]
+    )
+    assert prepare.prepare(config, tmp_path / "with", None, [benchmark]) == made
+    prepare.prepare(config, tmp_path / "without", None)
+    with pytest.raises(UserError, match=r"eval.tasks .not set there, sums=other.jsonl"):
+        prepare.prepare(config, tmp_path / "without", None, [benchmark])
+    generated = create_config()
+    summary = prepare.prepare(generated, tmp_path / "generated", None)
+    assert prepare.prepare(generated, tmp_path / "generated", None, [benchmark]) == summary
 
 
 def test_a_hub_set_is_not_asked_for_again_once_it_is_prepared(tmp_path, monkeypatch):

@@ -18,11 +18,27 @@ test set made from a few forms every run is boilerplate, and whole copies alone 
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import NamedTuple
 
 from tiny_reasoning_jax.data.duplicates import split_words
+from tiny_reasoning_jax.data.problems import Problem
+from tiny_reasoning_jax.data.sources import Parse, read_source
 
 _BOILERPLATE_PROBLEMS, _BOILERPLATE_SHARE = 3, 0.01  # a run in more test problems than both say gives none away
 _HEAD = 6  # words by which whole test prompts are looked up
+
+
+class Benchmark(NamedTuple):
+    """Test problems beside the run's own that it will be asked: their name, where they are, how they are read."""
+
+    name: str
+    source: str
+    parse: Parse
+
+    def read(self) -> Iterator[Problem]:
+        """Yields its problems; what cannot be asked gives nothing away."""
+        records = read_source(self.source, "auto", "eval.tasks", parse=self.parse)
+        return (record for record in records if isinstance(record, Problem))
 
 
 class EvaluationText:

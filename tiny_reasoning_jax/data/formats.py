@@ -4,6 +4,7 @@
     math               problem; solution with a \\boxed{}; level ("Level 3" or 3), type or subject, answer (MATH-500)
     mbpp               text or prompt; code; test_list; test_setup_code or test_imports
     humaneval          prompt (a function's head); canonical_solution; entry_point; test
+    program            prompt; tests (Python statements that a right program passes, text or a list); solution or none
     messages           messages of {role, content}, one user turn; <think> tags or reasoning_content
     sharegpt           conversations of {from, value}, the same otherwise; system, domain
     openthoughts       the same, thought and solution between <|begin_of_thought|> marks; or problem,
@@ -90,7 +91,7 @@ def parse_record(record: object, record_id: str, source: str, format: str = "aut
         prompt, reasoning, answer, category, level, tests = FORMATS[name](record)
         prompt, reasoning, answer = strip_answer_form(prompt), reasoning.strip(), answer.strip()
         level, category = _read_own(record, name, level, category)
-        if not prompt or not answer:
+        if not prompt or not (answer or tests):
             raise Unusable("empty", "answer" if prompt else "prompt")
         if not _is_unicode(prompt + reasoning + answer + category + tests):
             raise Unusable("invalid characters")
@@ -171,6 +172,15 @@ def _read_humaneval(record: dict) -> Parts:
     return Parts(prompt, "", fence(head + body), "code", tests=test.strip("\n") + f"\n\ncheck({name})\n")
 
 
+def _read_program(record: dict) -> Parts:
+    tests = record.get("tests")
+    tests = "\n".join(list_of(record, "tests", str)) if isinstance(tests, list) else text_of(record, "tests")
+    if not tests.strip():
+        raise Unusable("empty", "tests")
+    solution = text_of(record, "solution") if record.get("solution") is not None else ""
+    return Parts(text_of(record, "prompt"), "", fence(solution) if solution.strip() else "", "code", tests=tests + "\n")
+
+
 def _read_verl(record: dict) -> Parts:
     if isinstance(record.get("prompt"), str):
         prompt, turn = record["prompt"], {}
@@ -222,6 +232,7 @@ FORMATS: dict[str, Callable[[dict], Parts]] = {
     "math": _read_math,
     "mbpp": _read_mbpp,
     "humaneval": _read_humaneval,
+    "program": _read_program,
     "messages": read_messages,
     "sharegpt": read_sharegpt,
     "openthoughts": read_openthoughts,
@@ -240,6 +251,7 @@ _SIGNS = (
     ("prompt", "completion", "prompt_completion"),
     ("prompt", "canonical_solution", "humaneval"),
     ("code", "test_list", "mbpp"),
+    ("prompt", "tests", "program"),
     ("problem", "solution", "math"),
     ("messages", "messages", "messages"),
     ("question", "answer", "gsm8k"),

@@ -8,22 +8,22 @@ on those (what the whole process takes is measured by benchmarks/prepare.py):
     duplicates   equal but for case and white space: test wins over validation over training, then the first one
     near ones    prompts from files that MinHash finds alike, in the same order of precedence
     quotas       of a category's training problems, those with the smallest hashes stay
-    contaminated training problems that share a run of words with a test problem, numbers aside; found while the
-                 problems are tokenised, because that leaves a core free
+    contaminated training problems that share a run of words with a test problem, numbers aside, of the run's own or
+                 of a benchmark that it will be asked; found while they are tokenised, which leaves a core free
 
 Problems that the program generates are distinct by construction and apart by their canonical form; MinHash and shared
 words would see only their common wording, and do not look at them.
 """
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tiny_reasoning_jax.data import duplicates, gym, sources
-from tiny_reasoning_jax.data.contamination import EvaluationText
+from tiny_reasoning_jax.data.contamination import Benchmark, EvaluationText
 from tiny_reasoning_jax.data.difficulty import load_grades
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, parse_problem
 from tiny_reasoning_jax.data.procedural import FAMILIES, check_families, generate
@@ -104,7 +104,7 @@ class Gathered:
         self.reasons = ["used"]
         self.detail: dict[int, str] = {}
         self.contaminated: dict[str, int] = {}
-        self._evaluation: EvaluationText | None = None
+        self._evaluations: dict[str, EvaluationText] = {}  # by benchmark; "" are the run's own test problems
         self._offsets = array("q")
         self._signatures = Signatures(path)
 
@@ -191,11 +191,12 @@ class Gathered:
             reason = self.reasons[self.fate[row]]
             yield SPLITS[self.split[row]], Dropped(problem.id, reason, of, self.detail.get(row, ""))
 
-    def decide(self, config) -> dict:
+    def decide(self, config, benchmarks: Sequence[Benchmark] = ()) -> dict:
         """Decides which rows are used, but for contamination; see the module. Returns the facts on near ones."""
         self._hold_out(config.data)
         self._drop_duplicates()
-        self._read_tests(config.data.decontamination_ngram)  # while signatures are still made: none of these is dropped
+        # While signatures are still made: none of these is dropped.
+        self._read_tests(config.data.decontamination_ngram, benchmarks)
         near = self._drop_near_duplicates(config.data.near_duplicates)
         self.drop(np.flatnonzero((self.fate == _LIVES) & self._mute & (self.split != TEST)), "no reasoning")
         self.drop(np.flatnonzero((self.fate == _LIVES) & ~self._graded & (self.split == TRAIN)), "not measured")
@@ -254,23 +255,29 @@ class Gathered:
                 candidates = alike | (candidates & ~is_test & (of < 0))
         return facts
 
-    def _read_tests(self, ngram: int) -> None:
+    def _read_tests(self, ngram: int, benchmarks: Sequence[Benchmark]) -> None:
         tests = np.flatnonzero((self.split == TEST) & (self.fate == _LIVES) & ~self.generated)
         self.contaminated = {"ngram": ngram, "test_problems": len(tests), "training_problems": 0}
-        if ngram and len(tests):
-            self._evaluation = EvaluationText(ngram)
-            for problem in self.stream(tests):
-                self._evaluation.add(problem.id, problem.prompt)
+        if not ngram or self.generated.all():
+            return
+        named = {f"{benchmark.name}/": benchmark.read() for benchmark in benchmarks}
+        for prefix, problems in {"": self.stream(tests), **named}.items():
+            text = self._evaluations[prefix] = EvaluationText(ngram)
+            for problem in problems:
+                text.add(prefix + problem.id, problem.prompt)
+        self.contaminated |= {f"training_problems_of_{benchmark.name}": 0 for benchmark in benchmarks}
 
     def find_contamination(self, row: int, problem: Problem) -> Dropped | None:
         """Returns why a training problem gives a test problem away, and counts it; None where it does not."""
-        if self._evaluation is None or self.split[row] != TRAIN or self.generated[row]:
+        if self.split[row] != TRAIN or self.generated[row]:
             return None
-        found = self._evaluation.find(problem.prompt)
-        if found is None:
-            return None
-        self.contaminated["training_problems"] += 1
-        return Dropped(problem.id, "contaminated", *found)
+        for prefix, text in self._evaluations.items():
+            if found := text.find(problem.prompt):
+                self.contaminated["training_problems"] += 1
+                if prefix:
+                    self.contaminated[f"training_problems_of_{prefix[:-1]}"] += 1
+                return Dropped(problem.id, "contaminated", *found)
+        return None
 
     def _apply_quotas(self, quotas: dict[str, int]) -> None:
         unknown = sorted(set(quotas) - set(self.categories))

@@ -3,18 +3,22 @@
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tiny_reasoning_jax.data import sources
+from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.gather import find_test_source, is_generated, parse_quotas, parse_weights, source_names
 from tiny_reasoning_jax.data.tokenizer import hash_tokenizer
 from tiny_reasoning_jax.errors import UserError
 
 _AT = " at revision "  # in the mark of a hub set
-_FORMAT = 2  # raise it when the same settings give other files
+_FORMAT = 3  # raise it when the same settings give other files
 
 
-def create_fingerprint(config, tokenizer_folder: Path | None, target: Path) -> dict:
+def create_fingerprint(
+    config, tokenizer_folder: Path | None, target: Path, benchmarks: Sequence[Benchmark] = ()
+) -> dict:
     """Returns every setting that the data folder depends on, files by their content and hub sets by their revision.
 
     Where `target` has been made from a hub set, its revision then is taken: a run goes on with the data that it has,
@@ -47,6 +51,9 @@ def create_fingerprint(config, tokenizer_folder: Path | None, target: Path) -> d
         marks["seed"] = config.seed
     if not all(map(is_generated, names)):
         marks |= {f"data.{name}": data[name] for name in ("format", "near_duplicates", "decontamination_ngram")}
+        if benchmarks and data.decontamination_ngram:
+            marked = [f"{one.name}={_mark(one.source, 'eval.tasks', known)}" for one in benchmarks]
+            marks["eval.tasks"] = "; ".join(sorted(marked))
     marks |= {f"data.{name}": data[name] for name in ("category_quotas", "difficulty")}
     if data.grades != "none":
         marks["data.grades"] = _mark(data.grades, "data.grades", known)
@@ -72,6 +79,7 @@ def _known_revisions(target: Path) -> dict[str, str]:
         return {}
     there = _read_summary(target)["fingerprint"]
     marks = "; ".join(str(there.get(key, "")) for key in ("data.source", "data.test_source")).split("; ")
+    marks += [mark.partition("=")[2] for mark in str(there.get("eval.tasks", "")).split("; ")]
     return {mark.partition(_AT)[0]: mark for mark in marks if _AT in mark}
 
 

@@ -23,7 +23,7 @@ import shutil
 import sys
 import time
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TextIO
@@ -31,6 +31,7 @@ from typing import TextIO
 import numpy as np
 
 from tiny_reasoning_jax.data import chat, difficulty, facts, manifest, preview, preview_page
+from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.formats import DIFFICULTY_RULE
 from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gathered, is_generated, source_names
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
@@ -46,13 +47,14 @@ _LOG_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 
-def prepare(config, workdir: Path, tokenizer_folder: Path | None) -> dict:
+def prepare(config, workdir: Path, tokenizer_folder: Path | None, benchmarks: Sequence[Benchmark] = ()) -> dict:
     """Runs the data stage, or returns the summary of the one that workdir already holds.
 
     Args:
       config: the whole configuration.
       workdir: the run's folder; the result is `workdir`/data.
       tokenizer_folder: where the model's tokenizer lies, for tokenizer.source="model".
+      benchmarks: test sets beside the run's own that training must not give away.
 
     Returns:
       The content of summary.json.
@@ -61,14 +63,14 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None) -> dict:
       UserError: unusable input, no training record left, data of other settings there, a failed check, or a full disk.
     """
     target = workdir / "data"
-    fingerprint = manifest.create_fingerprint(config, tokenizer_folder, target)
+    fingerprint = manifest.create_fingerprint(config, tokenizer_folder, target, benchmarks)
     if target.exists():
         return manifest.reuse(target, fingerprint)
     workdir.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(workdir)
     scratch = workdir / f"data.tmp-{os.getpid()}"
     try:
-        summary = _build(config, tokenizer_folder, fingerprint, scratch)
+        summary = _build(config, tokenizer_folder, benchmarks, fingerprint, scratch)
         _sync(scratch)
         scratch.rename(target)
     except OSError as error:
@@ -102,7 +104,9 @@ class _Drops:
         self._file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
-def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Path) -> dict:
+def _build(
+    config, tokenizer_folder: Path | None, benchmarks: Sequence[Benchmark], fingerprint: dict, folder: Path
+) -> dict:
     """Writes the whole data folder and returns its summary."""
     folder.mkdir()
     started, seq_len = time.monotonic(), config.train.seq_len
@@ -113,7 +117,7 @@ def _build(config, tokenizer_folder: Path | None, fingerprint: dict, folder: Pat
         drops = _Drops(file)
         gathered.read(config, drops.add, lambda records: _logged(records, "reading", None))
         tokenizer = _copy_tokenizer(config, tokenizer_folder, folder)  # while near-duplicates are looked for
-        near_duplicates = gathered.decide(config)
+        near_duplicates = gathered.decide(config, benchmarks)
         for split, dropped in gathered.drops():
             drops.add(split, dropped)
         _refuse_empty(config, {name: len(gathered.live(split)) for split, name in enumerate(SPLITS)}, drops)
@@ -295,9 +299,7 @@ def _keep_test(tokenizer, gathered: Gathered, bounds: list[int], seq_len: int, d
         while chunk := list(itertools.islice(stream, _CHUNK)):
             clean = []
             for row, problem in chunk:
-                if problem.tests:  # found out now, and not by the evaluation after the training
-                    drops.add("test", Dropped(problem.id, "its answers are programs, which are not run"))
-                elif token := chat.find_special_token(tokenizer, problem.prompt):
+                if token := chat.find_special_token(tokenizer, problem.prompt):
                     drops.add("test", Dropped(problem.id, "special token in text", detail=token))
                 else:
                     clean.append((row, problem))

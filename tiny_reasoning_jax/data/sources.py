@@ -11,7 +11,7 @@ source that breaks off is an error and never taken for one that ended. What exis
 import dataclasses
 import hashlib
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tiny_reasoning_jax.data.files import SUFFIXES, Raw, read_file
@@ -22,9 +22,12 @@ from tiny_reasoning_jax.errors import UserError
 
 _DIGEST_CHARS = 16  # of a sha256, as a mark
 
+# (decoded record, its id, file or hub id, format) -> its problem, why there is none, or None to pass it over.
+Parse = Callable[[object, str, str, str], Problem | Dropped | None]
+
 
 def read_source(
-    spec: str, format: str = "auto", key: str = "data.source", prefix: str = ""
+    spec: str, format: str = "auto", key: str = "data.source", prefix: str = "", parse: Parse = parse_record
 ) -> Iterator[Problem | Dropped]:
     """Reads a source record by record.
 
@@ -35,6 +38,7 @@ def read_source(
       format: a name in `formats.FORMATS`, or "auto".
       key: the setting that it stands in, for messages.
       prefix: put before every id; several sources may have files of one name.
+      parse: how a record becomes a problem, where a source needs a way of its own.
 
     Raises:
       UserError: on the call, if the source does not exist, holds no readable file or `format` is unknown; while
@@ -44,17 +48,17 @@ def read_source(
     files = _find_files(spec, key)
     if files is None:
         hub_id = parse_hub_id(spec)
-        return _parse(((raw, hub_id.name) for raw in stream_hub(hub_id, spec, key)), format, prefix)
+        return _parse(((raw, hub_id.name) for raw in stream_hub(hub_id, spec, key)), format, prefix, parse)
     raws = ((raw, name) for path, name in files for raw in read_file(path, "_".join(name.split())))
-    return _parse(raws, format, prefix)
+    return _parse(raws, format, prefix, parse)
 
 
-def _parse(raws: Iterator[tuple[Raw, str]], format: str, prefix: str) -> Iterator[Problem | Dropped]:
+def _parse(raws: Iterator[tuple[Raw, str]], format: str, prefix: str, parse: Parse) -> Iterator[Problem | Dropped]:
     for raw, name in raws:
         if isinstance(raw, Dropped):
             yield dataclasses.replace(raw, id=prefix + raw.id)
-        else:
-            yield parse_record(raw[1], prefix + raw[0], name, format)
+        elif (record := parse(raw[1], prefix + raw[0], name, format)) is not None:
+            yield record
 
 
 def mark_source(spec: str, key: str = "data.source") -> str:
