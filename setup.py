@@ -33,6 +33,7 @@ setup(
         "array-record>=0.6",  # Grain's random-access format, through its own reader: ten times Grain's source
         "transformers>=4.51",  # tokenizers and chat templates as every other tool applies them
         "ml_collections>=1.1",  # configuration files with command-line overrides
+        "scipy>=1.13",  # quantiles of the normal and of Student's law, for intervals; jax needs it anyway
         "orjson>=3.10",  # the data stage writes and reads each problem as JSON three times; three times as fast
         "jaxtyping>=0.3",  # shapes in signatures
         "huggingface_hub",  # downloads of hub ids, and nothing else
