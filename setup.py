@@ -6,9 +6,10 @@ HUB = [
     "datasets>=4",  # streams the data sets of the Hugging Face hub
     "pyarrow>=17",  # reads Parquet files
 ]
+TORCH = "torch==2.13.0"  # looser pins fetch a CUDA build
 TEST = [
     "pytest>=8",
-    "torch==2.13.0",  # the independent reference, transformers' Qwen3 in float32; looser pins fetch a CUDA build
+    TORCH,  # the independent reference, transformers' Qwen3 in float32
     "chex>=0.1.90",  # compares trees of arrays leaf by leaf, and names the leaf that differs
     "beartype",  # checks jaxtyping's shapes while tests run
     "safetensors>=0.5",  # reads what the converter wrote, with the library that everybody else reads it with
@@ -52,6 +53,9 @@ setup(
         # Problems and verifiers for evaluation; 230 MB with what it pulls in, and needs a C compiler: not in `test`.
         # Pinned, because another version makes other items.
         "gym": ["reasoning-gym==0.1.25"],
+        # lm-evaluation-harness, a second opinion on the exported folder; 216 MB with what it pulls in, torch apart: not
+        # in `test`. It loads models through accelerate; its own extra [hf] would add peft, for adapters.
+        "lm_eval": ["lm_eval>=0.4.13", "accelerate>=1", TORCH],
         "hub": HUB,
         "test": TEST,
         "dev": TEST + DEV,
