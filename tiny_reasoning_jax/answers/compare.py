@@ -1,223 +1,280 @@
-"""Compares two final answers: numbers as exact rationals, all else as normalised text."""
+"""Decides whether two final answers are the same.
 
-import re
+What it refuses: to round (0.333 is not 1/3), to convert units and bases, and to take what is not worked out for a
+number that was asked for (37 * 43 is not 1591, 2 + 3 is not 5; powers as 2^10 are accepted).
+
+The work is bounded and nothing raises. What its own grammar cannot read, and only that, is asked of math-verify, in
+another process (see slow.py).
+"""
+
 from fractions import Fraction
 
-MAX_ANSWER_CHARS = 1000  # longer answers are compared character by character, without reading them
-MAX_NUMBER_CHARS = 200  # longer digit strings stay text
-MAX_DEPTH = 4  # tuples in tuples that are compared part by part
+from tiny_reasoning_jax.answers import slow, structure, values
+from tiny_reasoning_jax.answers.expression import read
+from tiny_reasoning_jax.answers.latex import clean
+from tiny_reasoning_jax.answers.quantities import read_quantity, read_unit, same_quantity, same_units
+from tiny_reasoning_jax.answers.words import is_moment, same_choice, spell
 
-_NAME_EQUALS = re.compile(r"\\?([A-Za-z]\w{0,15})\s*=\s*(?!=)(.+)", re.DOTALL)
+MAX_ANSWER_CHARS = 1000  # longer answers are compared character by character, without reading them
+_MAX_DEPTH = 6  # tuples in tuples that are compared part by part
+_MAX_PAIRS = 1024  # of parts in any order
+
+Answer = bool | None  # None: cannot be told here
 
 
 def equal(found: str, answer: str) -> bool:
-    """Returns whether a final answer is the reference answer in another form."""
-    return _equal(found.strip(), answer.strip())
+    """Returns whether a final answer is the reference answer in another form.
 
-
-def _equal(found: str, gold: str, depth: int = 0) -> bool:
-    if not gold or not found:
+    Reflexive. Symmetric but for one rule: where the reference is a plain number, so must the answer be, or a power;
+    where the reference is an expression, a number may stand for it. Not transitive where units are left out: 5 is
+    5 cm and 5 m.
+    """
+    found, answer = found.strip(), answer.strip()
+    if not found or not answer:
         return False
-    if found == gold:
+    if found == answer:
         return True
-    if max(len(found), len(gold)) > MAX_ANSWER_CHARS or depth > MAX_DEPTH:
+    if max(len(found), len(answer)) > MAX_ANSWER_CHARS:
         return False
-    found, gold = _clean(found), _clean(gold)
-    found_name, found = _split_name(found)
-    gold_name, gold = _split_name(gold)
-    if found_name and gold_name and found_name.lower() != gold_name.lower():
+    same = _same(clean(found), clean(answer), 0)
+    return slow.same(found, answer) if same is None else same
+
+
+def _same(found: str, gold: str, depth: int) -> Answer:
+    found, gold = structure.unwrap(found), structure.unwrap(gold)
+    if not found or not gold:
         return False
-    found, gold = _unwrap(found), _unwrap(gold)
-    found_number, gold_number = _parse_number(found), _parse_number(gold)
-    if found_number and gold_number:
-        return _same_number(found_number, gold_number)
-    found_brackets, found_parts = _split_tuple(found)
-    gold_brackets, gold_parts = _split_tuple(gold)
-    # "100,200" is a number unless the reference is in brackets; "(100,200)" is always two numbers.
-    is_tuple = len(gold_parts) > 1 and not gold_number and (not found_number or gold_brackets)
-    if is_tuple and len(found_parts) == len(gold_parts):
-        if found_brackets and gold_brackets and found_brackets != gold_brackets:
-            return False  # an interval (0,1] is not [0,1]
-        return all(_equal(a, b, depth + 1) for a, b in zip(found_parts, gold_parts, strict=True))
-    found_text, gold_text = _plain_text(found), _plain_text(gold)
-    return bool(gold_text) and found_text == gold_text
+    found_text, gold_text = spell(found), spell(gold)
+    if found_text == gold_text:
+        return found_text != "" or found == gold
+    if depth > _MAX_DEPTH or is_moment(found_text) or is_moment(gold_text):
+        return False
+    if same_choice(found, gold):
+        return True
+    intervals = _same_intervals(found, gold, depth)
+    if intervals is not None:
+        return intervals
+    found_list, gold_list = structure.split_list(found), structure.split_list(gold)
+    if len(found_list) > 1 or len(gold_list) > 1:
+        return _same_lists(found, found_list, gold, gold_list, depth)
+    return _same_one(found_list[0], gold_list[0], depth)
 
 
-def _split_name(text: str) -> tuple[str, str]:
-    """Splits "x = 5" into ("x", "5"); anything else into ("", text)."""
-    match = _NAME_EQUALS.fullmatch(text)
-    return (match[1], match[2]) if match else ("", text)
+def _same_one(found: str, gold: str, depth: int) -> Answer:
+    """Compares two answers of which neither is a list without brackets."""
+    (found_name, found_value), (gold_name, gold_value) = structure.split_name(found), structure.split_name(gold)
+    if found_name and found_name == gold_name:
+        return _same(found_value, gold_value, depth + 1)
+    found_relation, gold_relation = structure.split_relation(found), structure.split_relation(gold)
+    if found_relation and gold_relation:
+        return _same_relations(found_relation, gold_relation, depth)
+    if found_relation or gold_relation or found_name or gold_name:
+        found_value, gold_value = _worked_out(found), _worked_out(gold)
+        known = found_value is not None and gold_value is not None
+        return _same(found_value, gold_value, depth + 1) if known else False
+    found_matrix, gold_matrix = structure.read_matrix(found), structure.read_matrix(gold)
+    if found_matrix or gold_matrix:
+        return _same_matrices(found, found_matrix, gold, gold_matrix, depth)
+    found_brackets, found_parts = structure.split_brackets(found)
+    gold_brackets, gold_parts = structure.split_brackets(gold)
+    if found_brackets or gold_brackets:
+        gold_parts = gold_parts if gold_brackets else structure.split_number(gold)
+        found_parts = found_parts if found_brackets else structure.split_number(found)
+        if min(len(found_parts), len(gold_parts)) == 1 and found_brackets != gold_brackets:
+            return False  # [5] is not 5
+        return _same_parts(found_brackets, found_parts, gold_brackets, gold_parts, depth)
+    return _same_leaf(found, gold)
 
 
-def _unwrap(text: str) -> str:
-    """Removes parentheses and braces around one thing: "(B)" is "B". Square brackets stay: [5] is a list."""
-    for _ in range(MAX_DEPTH):
-        brackets, parts = _split_tuple(text)
-        if brackets not in ("()", "{}") or len(parts) > 1 or not parts[0]:
-            break
-        text = parts[0]
-    return text
+def _worked_out(text: str) -> str | None:
+    """The value that an equation gives to what was asked for: 5 for "x = 5", "x + y = 5" and "2 + 3 = 5".
+
+    None for an equation that is not solved, as "2x = 10".
+    """
+    name, value = structure.split_name(text)
+    relation = structure.split_relation(value)
+    if relation is None:
+        return value.partition("≈")[0] or value
+    sides, signs = relation
+    if set(signs) != {"="}:
+        return None
+    if all(values.same_value(sides[0], side) for side in sides[1:]):
+        return sides[-1]
+    several = len(values.variables(sides[0])) > 1 and not values.variables(sides[1])
+    return sides[1] if not name and len(sides) == 2 and several else None
 
 
-def _split_tuple(text: str) -> tuple[str, list[str]]:
-    """Splits "(1, (2, 3))" into ("()", ["1", "(2, 3)"]) and "1, 2" into ("", ["1", "2"])."""
-    brackets = ""
-    if len(text) > 1 and text[0] in "([{" and text[-1] in ")]}" and _closes_last(text):
-        brackets, text = text[0] + text[-1], text[1:-1]
-    parts, depth, start = [], 0, 0
-    for index, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0:
-            parts.append(text[start:index].strip())
-            start = index + 1
-    return brackets, [*parts, text[start:].strip()]
+# --- lists, sets, tuples --------------------------------------------------------------------------
 
 
-def _closes_last(text: str) -> bool:
-    """True if the bracket that opens the text is closed by its last character."""
-    depth = 0
-    for index, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}")
-        if depth == 0:
-            return index == len(text) - 1
+def _same_lists(found: str, found_list: list[str], gold: str, gold_list: list[str], depth: int) -> Answer:
+    """Compares lists of which at least one is without brackets: "1, 2" is (1, 2), {2, 1} and "2 or 1"."""
+    found_brackets, gold_brackets = "", ""
+    if len(found_list) == 1:
+        found_brackets, found_list = _open(found_list[0])
+    if len(gold_list) == 1:
+        gold_brackets, gold_list = _open(gold_list[0])
+    return _same_parts(found_brackets, found_list, gold_brackets, gold_list, depth)
+
+
+def _open(text: str) -> tuple[str, list[str]]:
+    brackets, parts = structure.split_brackets(structure.split_name(text)[1])
+    return (brackets, parts) if brackets else ("", structure.split_number(text))
+
+
+def _same_parts(
+    found_brackets: str, found_parts: list[str], gold_brackets: str, gold_parts: list[str], depth: int
+) -> Answer:
+    if found_brackets and gold_brackets and found_brackets != gold_brackets:
+        return False  # (0,1] is not [0,1]
+    is_set = "{}" in (found_brackets, gold_brackets)
+    if not is_set and len(found_parts) != len(gold_parts):
+        return False
+    in_order = not is_set and (found_brackets or gold_brackets or not all(map(_is_value, (*found_parts, *gold_parts))))
+    if in_order or len(found_parts) * len(gold_parts) > _MAX_PAIRS:
+        if len(found_parts) != len(gold_parts):
+            return False
+        return _all(_same(a, b, depth + 1) for a, b in zip(found_parts, gold_parts, strict=True))
+    if is_set:
+        there = _all(_any(_same(a, b, depth + 1) for b in gold_parts) for a in found_parts)
+        return there and _all(_any(_same(a, b, depth + 1) for a in found_parts) for b in gold_parts)
+    return _matched(found_parts, gold_parts, depth)
+
+
+def _is_value(part: str) -> bool:
+    """Whether the place of a part in a list says nothing: numbers, expressions and named ones, but not words."""
+    value = structure.split_name(part)[1]
+    return read_quantity(value) is not None or read(value) is not None and not value.isalpha()
+
+
+def _matched(found_parts: list[str], gold_parts: list[str], depth: int) -> Answer:
+    """Whether the parts are the same in some order, each counted as often as it occurs."""
+    left, unknown = list(gold_parts), False
+    for part in found_parts:
+        answers = [_same(part, other, depth + 1) for other in left]
+        unknown |= None in answers
+        if True not in answers:
+            return None if unknown else False
+        del left[answers.index(True)]
+    return True
+
+
+def _all(answers) -> Answer:
+    """True if all are, False if one is not, None if that depends on what cannot be told."""
+    unknown = False
+    for answer in answers:
+        if answer is False:
+            return False
+        unknown |= answer is None
+    return None if unknown else True
+
+
+def _any(answers) -> Answer:
+    unknown = False
+    for answer in answers:
+        if answer:
+            return True
+        unknown |= answer is None
+    return None if unknown else False
+
+
+# --- intervals, matrices, relations ---------------------------------------------------------------
+
+
+def _same_intervals(found: str, gold: str, depth: int) -> Answer:
+    """Compares unions of intervals and inequalities; None where one of the two is none, or both can be points."""
+    found_read, gold_read = (structure.read_intervals(structure.split_name(text)[1]) for text in (found, gold))
+    if found_read is None or gold_read is None:
+        return None
+    (found_pieces, found_variable, found_sure), (gold_pieces, gold_variable, gold_sure) = found_read, gold_read
+    if not found_sure and not gold_sure:
+        return None
+    if len(found_pieces) != len(gold_pieces):
+        return False
+    if found_variable and gold_variable and found_variable != gold_variable:
+        return False
+    left = list(gold_pieces)
+    for piece in found_pieces:
+        same = next((other for other in left if _same_interval(piece, other, depth)), None)
+        if same is None:
+            return False
+        left.remove(same)
+    return True
+
+
+def _same_interval(found: structure.Interval, gold: structure.Interval, depth: int) -> bool:
+    if found.brackets != gold.brackets:
+        return False
+    return all(_same(a.lstrip("+ "), b.lstrip("+ "), depth + 1) for a, b in zip(found[1:], gold[1:], strict=True))
+
+
+def _same_matrices(found: str, found_matrix, gold: str, gold_matrix, depth: int) -> Answer:
+    """Compares matrices cell by cell. A vector may be written as a tuple."""
+    if found_matrix and gold_matrix:
+        if found_matrix[0] != gold_matrix[0] or list(map(len, found_matrix[1])) != list(map(len, gold_matrix[1])):
+            return False
+        cells = zip(sum(found_matrix[1], []), sum(gold_matrix[1], []), strict=True)
+        return _all(_same(a, b, depth + 1) for a, b in cells)
+    kind, rows = found_matrix or gold_matrix
+    brackets, parts = structure.split_brackets(gold if found_matrix else found)
+    entries = sum(rows, [])
+    if kind or brackets != "()" or len(entries) < 2 or min(len(rows), max(map(len, rows))) > 1:
+        return False
+    pair = (entries, parts) if found_matrix else (parts, entries)
+    return len(entries) == len(parts) and _all(_same(a, b, depth + 1) for a, b in zip(*pair, strict=True))
+
+
+def _same_relations(found: tuple[list[str], str], gold: tuple[list[str], str], depth: int) -> Answer:
+    """Compares two equations or chains of inequalities: side by side, from either end, and equations as a whole."""
+    for sides, signs in (found, structure.flip(*found)):
+        if signs == gold[1]:
+            if _all(_same(a, b, depth + 1) for a, b in zip(sides, gold[0], strict=True)):
+                return True
+    if found[1] == gold[1] == "=":
+        return values.same_equation(tuple(found[0]), tuple(gold[0])) or False
     return False
 
 
-# --- numbers --------------------------------------------------------------------------------------
-
-_PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d*)?|\d+(?:\.\d*)?|\.\d+)"
-_NUMBER = re.compile(
-    rf"(?P<signs>[-+]?\s?[$£€]?\s?[-+]?)\s?"
-    rf"(?:(?P<whole>\d+)\s(?P<top>\d+)/(?P<bottom>\d+)|(?P<num>{_PLAIN})(?:\s?/\s?(?P<den>-?{_PLAIN}))?)"
-    rf"(?P<unit>(?![\d.,/]).*)?",
-    re.ASCII,
-)
-_CURRENCY = {"$": "dollar", "£": "pound", "€": "euro"}
-# Short units that are accepted as words, and the spellings that mean the same.
-_UNITS = {
-    "m": "meter", "cm": "centimeter", "mm": "millimeter", "km": "kilometer", "in": "inch", "inche": "inch",
-    "ft": "foot", "feet": "foot", "yd": "yard", "mi": "mile", "g": "gram", "kg": "kilogram",
-    "mg": "milligram", "lb": "pound", "oz": "ounce", "l": "liter", "ml": "milliliter", "s": "second",
-    "sec": "second", "min": "minute", "h": "hour", "hr": "hour", "sq": "square", "deg": "degree",
-    "usd": "dollar", "metre": "meter", "centimetre": "centimeter", "kilometre": "kilometer",
-    "millimetre": "millimeter", "litre": "liter", "of": "of", "per": "per",
-}  # fmt: skip
-_UNIT_NAMES = frozenset(_UNITS) | frozenset(_UNITS.values())
-# Words after a number that change its value: with one of them the text is not number + unit.
-_NOT_UNITS = frozenset(
-    "hundred thousand million billion trillion dozen half halves third quarter score pair squared cubed "
-    "factorial times plus minus mod divided and not sqrt sin cos tan log exp remainder".split()
-)
+# --- one thing ------------------------------------------------------------------------------------
 
 
-def _parse_number(text: str) -> tuple[Fraction, str] | None:
-    """Reads "-$1,234.50", "3 1/2 inches", "3/4", "50 %" as (value, unit), "" for no unit."""
-    match = _NUMBER.fullmatch(text) if len(text) <= MAX_NUMBER_CHARS else None
-    if match is None:
-        return None
-    unit = _parse_unit(match["unit"] or "")
-    if unit is None:
-        return None
-    currency = next((name for sign, name in _CURRENCY.items() if sign in match["signs"]), "")
-    if currency and not unit.startswith(currency):
-        unit = f"{currency} {unit}".strip()
-    num, den = match["num"], match["den"]
-    value = Fraction(int(match["whole"])) if num is None else _to_fraction(num)
-    top, bottom = (match["top"], match["bottom"]) if num is None else ("0", "1")
-    divisor = _to_fraction(den) if den else Fraction(1)
-    if int(bottom) == 0 or divisor == 0:
-        return None
-    sign = -1 if match["signs"].count("-") == 1 else 1
-    return sign * (value / divisor + Fraction(int(top), int(bottom))), unit
-
-
-def _to_fraction(plain: str) -> Fraction:
-    return Fraction(plain.replace(",", "").removesuffix("."))
-
-
-def _parse_unit(raw: str) -> str | None:
-    """Returns the canonical unit, "" for none, or None if what follows the number is not a unit."""
-    text = raw.strip().lower()
-    if text in ("", "%", "percent", "$"):
-        return {"percent": "%", "$": "dollar"}.get(text, text)
-    words = text.replace("/", " per ").replace("-", " ").split()
-    if not 1 <= len(words) <= 6 or words[0] == "of" or text[0] in "/-" and raw[0] == " ":
-        return None
-    parts = []
-    for word in words:
-        match = re.fullmatch(r"([a-z]{1,20})\.?(?:\^\{?([23])\}?)?", word)
-        if match is None or match[1] in _NOT_UNITS:
-            return None
-        name = match[1]
-        singular = name[:-1] if len(name) > 2 and name.endswith("s") and not name.endswith("ss") else name
-        # "5xyz" and "5m" may be algebra: glued to the number, only known units of two letters and more count.
-        glued = not parts and raw[0] != " "
-        if singular not in _UNIT_NAMES and (glued or len(name) < 3) or glued and len(name) == 1:
-            return None
-        parts += [*{"2": ["square"], "3": ["cubic"]}.get(match[2], []), _UNITS.get(singular, singular)]
-    return " ".join(parts)
-
-
-def _same_number(found: tuple[Fraction, str], gold: tuple[Fraction, str]) -> bool:
-    """Equal values whose units do not contradict: a missing unit is allowed, a different one is not."""
-    (found_value, found_unit), (gold_value, gold_unit) = found, gold
-    if found_unit and gold_unit and found_unit != gold_unit:
+def _same_leaf(found: str, gold: str) -> Answer:
+    found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
+    if found_quantity and gold_quantity:
+        return same_quantity(found_quantity, gold_quantity)
+    (found, found_unit), (gold, gold_unit) = _split_unit(found), _split_unit(gold)
+    if not same_units(found_unit, gold_unit):
         return False
-    if found_value == gold_value:
-        return True
-    # 50 % is 0.5, and "what percent" is often answered by a bare 50 (equal above): both readings count.
-    scale = {("%", ""): Fraction(1, 100), ("", "%"): Fraction(100)}.get((found_unit, gold_unit))
-    return scale is not None and found_value * scale == gold_value
+    if gold_quantity:
+        return _is_number_form(read(found)) and values.exact_value(found) == gold_quantity[0]
+    if read(found) and read(gold):
+        return values.same_value(found, gold)
+    return None
 
 
-# --- normalising ----------------------------------------------------------------------------------
-
-_SYMBOLS = {
-    "−": "-", "–": "-", "\u00a0": " ", "×": "*", "π": "\\pi ", "°": " degree", "“": '"', "”": '"', "’": "'",
-    "^{\\circ}": " degree", "^\\circ": " degree", "\\degree": " degree", "{,}": ",", "\\left": "",
-    "\\right": "", "\\displaystyle": "", "\\!": "", "\\,": "", "\\;": " ", "\\:": " ", "\\ ": " ",
-    "\\quad": " ", "~": " ", "\\(": " ", "\\)": " ", "\\[": " ", "\\]": " ", "\\$": "$", "\\%": "%",
-    "\\{": "{", "\\}": "}", "\\_": "_", "\\cdot": "*", "\\times": "*", "\\dfrac": "\\frac",
-    "\\tfrac": "\\frac", "\\cfrac": "\\frac",
-}  # fmt: skip
-# A command of letters ends where its letters end: \left is not the start of \leftarrow.
-_COMMAND_END = {s: "(?![A-Za-z])" if s.isascii() and s[-1].isalpha() else "" for s in _SYMBOLS}
-_SYMBOL = re.compile("|".join(re.escape(symbol) + end for symbol, end in _COMMAND_END.items()))
-_MATH_DOLLARS = re.compile(r"(?<!\\)\$([^$\\]*(?:\\.[^$\\]*)*)(?<!\\)\$")
-_TEXT_MACRO = re.compile(r"\\(?:text\w{0,2}|math(?:rm|bf|it|tt)|mbox|operatorname|boxed|fbox)\s?\{([^{}]*)\}")
-_FRAC = re.compile(r"\\frac\s?(?:\{([^{}]*)\}|(\d))\s?(?:\{([^{}]*)\}|(\d))", re.ASCII)
-_SIGNED = re.compile(rf"\s*-?\s?{_PLAIN}\s*", re.ASCII)
-_AROUND_OPERATOR = re.compile(r"\s?([-+*/^=<>,:;(){}\[\]\\])\s?")
+def _split_unit(text: str) -> tuple[str, str]:
+    """Splits "5\\sqrt{2} cm" into ("5\\sqrt{2}", "centimeter"). What varies has no unit: "3x m" is a product."""
+    start = text.find(" ")
+    while start >= 0:
+        if text[start + 1 : start + 2].isalpha():
+            unit = read_unit(text[start:])
+            if unit and read(text[:start]) and not values.variables(text[:start]):
+                return text[:start], unit
+        start = text.find(" ", start + 1)
+    return text, ""
 
 
-def _clean(text: str) -> str:
-    """Removes LaTeX spacing, math delimiters and text macros, and writes \\frac{1}{2} as 1/2."""
-    text = _MATH_DOLLARS.sub(r" \1 ", " ".join(text.split()))
-    text = _SYMBOL.sub(lambda match: _SYMBOLS[match.group()], text)
-    for _ in range(MAX_DEPTH):
-        text, num_replaced = _TEXT_MACRO.subn(r" \1 ", text)
-        if not num_replaced:
-            break
-    text = " ".join(_FRAC.sub(_write_fraction, text).split()).replace(" ^", "^")
-    return text.strip("*` ").rstrip(".,;: ").strip("*` ")
-
-
-def _write_fraction(match: re.Match) -> str:
-    top, bottom = match[1] or match[2] or "", match[3] or match[4] or ""
-    if _SIGNED.fullmatch(top) and _SIGNED.fullmatch(bottom):
-        negative = ("-" in top) != ("-" in bottom)
-        return f" {'-' * negative}{top.strip(' -')}/{bottom.strip(' -')}"
-    return f"\\frac{{{top}}}{{{bottom}}}"
-
-
-def _plain_text(text: str) -> str:
-    """Lower case, one kind of quotes, no space around operators, no punctuation around the whole."""
-    text = _AROUND_OPERATOR.sub(r"\1", text.lower()).replace('"', "'")
-    for _ in range(MAX_DEPTH):
-        before = text
-        text = text.strip("'`*? ").rstrip(".,;:")
-        if text.endswith("!") and text[-2:-1].isalpha():  # 5! is a factorial, Yes! is not
-            text = text[:-1]
-        if text == before:
-            break
-    return text
+def _is_number_form(tree: tuple | None) -> bool:
+    """Whether nothing is left to be worked out in a number: 1/2, 2^10, 3 * 10^8, but not 2 + 3 or 4 * 5."""
+    match tree:
+        case ("number", _):
+            return True
+        case ("negative", inner):
+            return _is_number_form(inner)
+        case ("over", top, bottom, True):
+            return _is_number_form(top) and _is_number_form(bottom)
+        case ("power", base, exponent):
+            return base[0] == "number" and _is_number_form(exponent)
+        case ("product", (factor, ("power", ("number", base), exponent))):
+            return base == Fraction(10) and _is_number_form(factor) and _is_number_form(exponent)
+    return False
