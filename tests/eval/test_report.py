@@ -1,129 +1,20 @@
-"""Run: pytest tests/eval/test_report.py. The page of a full run, of hostile ones and of empty ones."""
+"""Run: pytest tests/eval/test_report.py. The page of full runs, of half ones and of empty ones."""
 
+import itertools
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from fake_run import CATEGORIES, make_metrics, make_workdir, read_lines, write_eval, write_lines
+from parsed_page import read
 
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval.report import _choose, write_report
-from tiny_reasoning_jax.eval.statistics import paired_difference, summarize
+from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.eval.statistics import margin
 
-CATEGORIES = ("arithmetic", "algebra", "geometry", "probability", "logic", "code")
-ATTACK = "$\\x$<script>alert('x')</script><img src=\"https://example.com/x.png\">\ud800\x00&amp;"
 SECTIONS = ("headline", "training", "accuracy", "samples", "data", "cost", "configuration")
-VOID = {"meta", "br", "hr", "img", "input", "link"}
-
-
-class Page(HTMLParser):
-    """Parses a page, checks that its tags are balanced, and keeps its tags, ids, attributes and text."""
-
-    def __init__(self, text: str):
-        super().__init__(convert_charrefs=True)
-        self.open, self.tags, self.ids, self.attributes, self.text = [], [], [], [], ""
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += [(tag, name, value or "") for name, value in attrs]
-        self.ids += [value for name, value in attrs if name == "id"]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open and self.open[-1] == tag, f"</{tag}> closes <{self.open[-1:]}>"
-        self.open.pop()
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def make_samples(rng, rates, model):
-    samples = []
-    for number in range(480):
-        category, difficulty = CATEGORIES[number % 6], number // 6 % 5 + 1
-        rate = rates[0] - rates[1] * difficulty - 0.04 * (number % 6)
-        verdict = "correct" if rng.random() < rate else ("wrong" if rng.random() < 0.85 else "unparsed")
-        left, right = rng.integers(10, 10 ** (difficulty + 1), size=2)
-        answer = str(left + right)
-        given = {"correct": answer, "wrong": str(left + right + 10), "unparsed": None}[verdict]
-        steps = [f"Add the digits of place {place}: carry {place % 2}." for place in range(4 * difficulty)]
-        end = "" if given is None else f"\n</think>\n\n\\boxed{{{given}}}"
-        samples.append({
-            "model": model, "id": f"{category}-{number:04d}", "task": "procedural", "category": category,
-            "difficulty": difficulty, "prompt": f"A farmer has {left} hens & buys {right}. How many now?",
-            "completion": "<think>\n" + "\n".join(steps) + end, "extracted": given, "answer": answer,
-            "verdict": verdict, "truncated": given is None, "num_tokens": 30 * difficulty,
-        })  # fmt: skip
-    return samples
-
-
-def make_metrics(rng, num_steps=600):
-    rows = []
-    for step in range(1, num_steps + 1):
-        loss = 0.35 + 5.6 * np.exp(-step / 60) + rng.normal(0, 0.05)
-        rate = 3e-3 * min(1, step / 30) * (0.55 + 0.45 * np.cos(np.pi * step / num_steps))
-        row = {
-            "step": step, "loss": loss, "tokens": 8192 * step, "trained_tokens": 5000 * step,
-            "grad_norm": abs(rng.normal(0.6, 0.1)) + 3 * np.exp(-step / 20), "learning_rate": rate,
-            "tokens_per_second": rng.normal(14_000, 300), "data_wait_seconds": 0.002, "seconds": 0.6 * step,
-        }  # fmt: skip
-        if step % 50 == 0:
-            row["validation_loss"] = loss + 0.04
-        rows.append(row)
-    return rows
-
-
-def write_lines(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def make_workdir(path):
-    """Writes what a finished run leaves behind."""
-    rng = np.random.default_rng(0)
-    (path / "eval").mkdir(parents=True)
-    (path / "data").mkdir()
-    before, after = make_samples(rng, (0.10, 0.02), "before"), make_samples(rng, (1.1, 0.12), "after")
-    solved = [[sample["verdict"] == "correct" for sample in samples] for samples in (before, after)]
-    results = {
-        "before": {"model": "random, seed 0", "seconds": 31.0, "tasks": {"procedural": summarize(before)}},
-        "after": {"model": "step 600", "seconds": 24.5, "tasks": {"procedural": summarize(after)}},
-        "comparison": {"procedural": paired_difference(*solved)},
-    }
-    splits = {}
-    for number, split in enumerate(("train", "validation", "test")):
-        splits[split] = {
-            "kept": 100_000 // 50**number, "tokens": 14_325_000 // 50**number,
-            "length": {"mean": 143.3, "p50": 128, "p90": 260, "p99": 402, "max": 511},
-            "by_category": {category: dict.fromkeys("12345", 3333 // 50**number) for category in CATEGORIES},
-            "dropped": {} if number else {"longer than seq_len": 12, "duplicate": 3417},
-        }  # fmt: skip
-    summary = {"fingerprint": {"seed": 0, "data.source": "procedural"}, "vocab_size": 768, "splits": splits}
-    config = {"workdir": "runs/x", "seed": 0, "stages": ["data"], "train": {"num_steps": 600, "b1": 0.9}}
-    run = {
-        "device": "TFRT_CPU_0 (cpu)", "num_parameters": 827_392, "train_seconds": 361.4, "tokens": 4_915_200,
-        "eval_seconds": 55.5, "versions": {"python": "3.12.3", "jax": "0.10.2", "flax": "0.12.0"},
-    }  # fmt: skip
-    write_lines(path / "metrics.jsonl", make_metrics(rng))
-    write_lines(path / "eval" / "samples.jsonl", before + after)
-    for name, value in {
-        "eval/results": results,
-        "data/summary": summary,
-        "config": config,
-        "run": run,
-    }.items():
-        (path / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +24,17 @@ def finished(tmp_path_factory):
     return workdir, write_report(workdir)
 
 
-def read(path):
-    text = path.read_text(encoding="utf-8")
-    return text, Page(text)
+def numbers(text):
+    """The percentages with their intervals in a page's tables."""
+    return re.findall(r">(\d+\.\d) <small>(\d+\.\d\u2013\d+\.\d)</small>", text)
+
+
+def shown(share, ci95):
+    return f"{100 * share:.1f}", f"{100 * ci95[0]:.1f}\u2013{100 * ci95[1]:.1f}"
+
+
+def load_tasks(workdir, label):
+    return json.loads((workdir / "eval" / "results.json").read_text())[label]["tasks"]
 
 
 def test_page_of_a_finished_run_tells_the_whole_story(finished):
@@ -145,44 +44,124 @@ def test_page_of_a_finished_run_tells_the_whole_story(finished):
     assert not list(workdir.glob("*.tmp"))
     positions = [text.index(f'id="{name}"') for name in SECTIONS]
     assert positions == sorted(positions)
-    assert page.tags.count("h1") == 1 and page.tags.count("article") == 20 and page.tags.count("svg") == 3
+    assert page.tags.count("h1") == 1 and page.tags.count("svg") == 4
     assert 'class="missing"' not in text
-    results = json.loads((workdir / "eval" / "results.json").read_text())
-    before, after = (results[when]["tasks"]["procedural"] for when in ("before", "after"))
-    for cell in (before, after):
-        assert f"{100 * cell['accuracy']:.1f}\u202f%" in page.text
-        assert f"{100 * cell['ci95'][0]:.1f}\u2013{100 * cell['ci95'][1]:.1f}" in page.text
-    assert "Accuracy rose from" in page.text and "p < 0.001" in page.text
-    for shown in (
-        *CATEGORIES,
-        "difficulty 5",
-        "longer than seq_len",
-        "3,417",
-        "6 min 1 s",
-        "train.num_steps",
-    ):
-        assert shown in page.text
+    for label in ("before", "after"):
+        summary = load_tasks(workdir, label)["procedural"]
+        assert f"{100 * summary['accuracy']:.1f}\u202f%" in page.text
+        for cell in (summary, *summary["by_category"].values(), *summary["by_difficulty"].values()):
+            assert shown(cell["accuracy"], cell["ci95"]) in numbers(text)
+        for name in ("unparsed", "unclosed", "truncated", "weak"):
+            assert f"<td>{100 * summary[name] / 480:.1f}</td>" in text
+        assert f"<td>{summary['tokens_per_correct']:,.0f}</td>" in text
+        assert f"<td>{summary['mean_tokens']:,.0f}</td>" in text
+    for words in (
+        *CATEGORIES, "Accuracy rose from", "exact McNemar test p < 0.001", "difficulty 5", "longer than seq_len",
+        "3,417", "6 min 1 s", "train.num_steps", "protocol chat, thinking True, temperature 0.6", "grader 2",
+    ):  # fmt: skip
+        assert words in page.text
+    assert "someone" not in page.text  # the paths of eval.tasks
+
+
+def test_several_tasks_with_several_samples_have_an_overview(tmp_path):
+    tasks = ("gsm8k", "math", "humaneval")
+    workdir = make_workdir(tmp_path / "run", tasks=tasks, n=60, k=4)
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    for sample in samples:
+        if sample["task"] == "humaneval":
+            sample["how"] = sample["how"] and "program"
+    write_eval(workdir, samples)
+    text, page = read(write_report(workdir))
+    assert "Accuracy on 3 tasks: 3 rose, 0 fell, 0 without a clear difference" in page.text
+    assert text.index("overview") < text.index('id="training"') and page.text.count("sign-flip") == 3
+    assert page.tags.count("svg") == 2 + 2 * len(tasks) and len(page.ids) == len(set(page.ids))
+    for label, task in itertools.product(("before", "after"), tasks):
+        summary = load_tasks(workdir, label)[task]
+        assert shown(summary["accuracy"], summary["ci95"]) in numbers(text)
+        for size in ("2", "4"):
+            assert shown(summary["pass_at"][size], summary["pass_at_ci95"][size]) in numbers(text)
+        if task == "humaneval":
+            assert summary["maj_at_k"] is None
+        else:
+            assert shown(summary["maj_at_k"], summary["maj_at_k_ci95"]) in numbers(text)
+    assert page.text.count("maj@4") == 2 and page.text.count("pass@4") == 3
+
+
+def test_a_model_from_elsewhere_is_reported_alone(tmp_path):
+    workdir = make_workdir(tmp_path / "run", models=("model",), n=60)
+    text, page = read(write_report(workdir))
+    rate = load_tasks(workdir, "model")["procedural"]["accuracy"]
+    assert f"Accuracy of the model {100 * rate:.1f}\u202f% on 60 test problems (procedural)" in page.text
+    assert not re.search(r"McNemar|sign-flip|before training|after training|>points<", text)
+
+
+def test_a_task_that_one_model_was_not_asked_has_no_comparison(tmp_path):
+    workdir = make_workdir(tmp_path / "run", tasks=("gsm8k", "math"), n=60)
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    write_eval(workdir, [sample for sample in samples if sample["model"] == "after" or sample["task"] == "math"])
+    _, page = read(write_report(workdir))
+    assert "Accuracy on 2 tasks: 1 rose" in page.text and "(gsm8k)" in page.text
+    assert page.text.count("exact McNemar") == 1
+
+
+def test_what_chance_alone_may_do_is_computed(finished):
+    _, page = read(finished[1])
+    for n in (30, 164, 480, 500, 1319):
+        assert f"{n:,} problems \u00b1{100 * margin(n):.1f}" in page.text
+
+
+def points(svg):
+    """Of the lines in an svg: the points of each."""
+    paths = re.findall(r'<path d="([^"]+)"[^>]*stroke: var\(--good\); stroke-width: 1.2', svg)
+    return [[float(y) for _, y in re.findall(r"[ML] ([-\d.]+) ([-\d.]+)", path)] for path in paths]
+
+
+def test_lengths_are_drawn_against_what_became_of_them(tmp_path):
+    workdir = make_workdir(tmp_path / "run", models=("after",), n=160)
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    for number, sample in enumerate(samples):  # the longer, the worse
+        verdict = "correct" if number % 20 >= 2 * (number // 20) else "wrong"
+        sample |= {"verdict": verdict, "how": "boxed", "num_tokens": 100 + number, "truncated": number == 153}
+    write_eval(workdir, samples)
+    text, page = read(write_report(workdir))
+    (line,) = points(re.findall(r"<svg.*?</svg>", text, re.DOTALL)[-1])
+    assert len(line) == 8
+    np.testing.assert_allclose(np.diff(line), line[1] - line[0], atol=1e-3)
+    assert line[1] > line[0]  # y grows downwards
+    median = np.median([sample["num_tokens"] for sample in samples if sample["verdict"] == "correct"])
+    assert f"correct {median:,.0f}" in page.text and "cut off 253" in page.text and "no answer" in page.text
+
+
+@pytest.mark.parametrize("tokens", [[0], [7], [7, 7, 7], [1, 32768], [40, 41]])
+def test_lengths_of_any_kind_are_drawn(tmp_path, tokens):
+    workdir = make_workdir(tmp_path / "run", models=("after",), n=len(tokens))
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    write_eval(workdir, [sample | {"num_tokens": count} for sample, count in zip(samples, tokens, strict=True)])
+    assert read(write_report(workdir))[1].tags.count("svg") == 4
 
 
 def test_heat_map_shows_every_category_at_every_difficulty(finished):
     workdir, path = finished
     summary = json.loads((workdir / "eval" / "results.json").read_text())["after"]["tasks"]["procedural"]
-    cells = re.findall(r"<td style=\"--heat:([0-9.]+)\".*?<b>(\d+)</b><small>n = (\d+)</small>", path.read_text())
+    text = path.read_text()
+    cells = re.findall(r"<td style=\"--heat:([0-9.]+)\".*?<b>(\d+)</b><small>n = (\d+)</small>", text)
     expected = [cell for levels in summary["by_category_and_difficulty"].values() for cell in levels.values()]
     assert len(cells) == 30
-    for (heat, shown, n), cell in zip(cells, expected, strict=True):
+    for (heat, percent, n), cell in zip(cells, expected, strict=True):
         assert float(heat) == pytest.approx(cell["accuracy"], abs=6e-4)
-        assert (shown, int(n)) == (f"{100 * cell['accuracy']:.0f}", cell["n"])
+        assert (percent, int(n)) == (f"{100 * cell['accuracy']:.0f}", cell["n"])
+    assert "#samples?task=procedural&amp;model=after&amp;category=logic&amp;difficulty=5" in text
 
 
 def test_page_loads_nothing_from_outside_and_ids_are_unique(finished):
     text, page = read(finished[1])
     assert "http://" not in text and "https://" not in text
-    assert not {"script", "link", "iframe", "img", "object"} & set(page.tags)
+    assert not {"link", "iframe", "img", "object"} & set(page.tags) and page.tags.count("script") == 2
+    assert "default-src 'none'" in text
     assert len(page.ids) == len(set(page.ids))
     for _, name, value in page.attributes:
         if name in ("href", "src"):
-            assert value.startswith("#") and value[1:] in page.ids
+            assert value.startswith("#") and value[1:].partition("?")[0] in page.ids
     for target in re.findall(r"url\(([^)]*)\)", text):
         assert target[0] == "#" and target[1:] in page.ids
 
@@ -197,55 +176,6 @@ def edit_json(path, edit):
     value = json.loads(path.read_text())
     edit(value)
     path.write_text(json.dumps(value))
-
-
-def test_everything_a_model_or_a_data_set_wrote_is_escaped(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "<b>&run")
-    lines = [json.loads(line) for line in (workdir / "eval" / "samples.jsonl").read_text().splitlines()]
-    for sample in lines:
-        sample |= dict.fromkeys(("prompt", "completion", "answer", "category", "task"), ATTACK)
-        sample["extracted"] = sample["extracted"] and ATTACK
-    write_lines(workdir / "eval" / "samples.jsonl", lines)
-    hostile = {ATTACK: {ATTACK: [ATTACK, {}]}, f"{ATTACK}2": {"a": {ATTACK: 1}, ATTACK: {ATTACK: ATTACK}}}
-    edit_json(workdir / "data" / "summary.json", lambda value: value.update(hostile))
-    edit_json(workdir / "config.json", lambda value: value.update({ATTACK: ATTACK}))
-    edit_json(workdir / "run.json", lambda value: value.update({ATTACK: None, "device": ATTACK}))
-
-    def rename(results):
-        for when in ("before", "after"):
-            summary = results[when]["tasks"].pop("procedural")
-            for key in ("by_category", "by_category_and_difficulty"):
-                summary[key][ATTACK] = summary[key].pop("logic")
-            results[when] |= {"model": ATTACK, "tasks": {ATTACK: summary}}
-        results["comparison"] = {ATTACK: results["comparison"]["procedural"]}
-
-    edit_json(workdir / "eval" / "results.json", rename)
-    text, page = read(write_report(workdir))
-    assert not {"script", "img", "b&run"} & set(page.tags)
-    assert page.text.count("<script>alert('x')</script>") >= 60  # shown as text
-    assert "&amp;amp;" in text
-
-
-def test_long_texts_are_folded_and_cut(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    lines = [json.loads(line) for line in (workdir / "eval" / "samples.jsonl").read_text().splitlines()]
-    lines = lines[480::8]
-    for sample in lines:
-        sample |= {"prompt": "<" * 100_000, "completion": "&" * 100_000, "answer": "9" * 100_000}
-    write_lines(workdir / "eval" / "samples.jsonl", lines)
-    path = write_report(workdir)
-    text, _ = read(path)
-    assert path.stat().st_size < 2_000_000
-    assert "94,000 more characters in eval/samples.jsonl" in text
-    assert text.count("<details") == 41  # problem and completion of 20 samples, and the configuration
-
-
-def test_line_separators_inside_a_completion_do_not_break_a_line(finished, tmp_path):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    path = workdir / "eval" / "samples.jsonl"
-    line = json.loads(path.read_text().partition("\n")[0]) | {"completion": "a\u2028b\x85c"}
-    path.write_text(json.dumps(line, ensure_ascii=False) + "\n", encoding="utf-8")
-    assert "a\u2028b\x85c" in write_report(workdir).read_text(encoding="utf-8")
 
 
 FILES = (
@@ -272,20 +202,27 @@ def test_a_missing_file_is_named_and_the_rest_is_written(finished, tmp_path, mis
 
 
 @pytest.mark.parametrize("keep", ["before", "after"])
-def test_half_an_evaluation_is_reported(finished, tmp_path, keep):
-    workdir = shutil.copytree(finished[0], tmp_path / "run")
-    edit_json(workdir / "eval" / "results.json", lambda value: [value.pop(k) for k in list(value) if k != keep])
-    lines = [json.loads(line) for line in (workdir / "eval" / "samples.jsonl").read_text().splitlines()]
-    write_lines(workdir / "eval" / "samples.jsonl", [line for line in lines if line["model"] == keep])
-    _, page = read(write_report(workdir))
+def test_half_an_evaluation_is_reported(tmp_path, keep):
+    _, page = read(write_report(make_workdir(tmp_path / "run", models=(keep,), n=60)))
     assert f"Accuracy {keep} training" in page.text and "McNemar" not in page.text
-    assert f"The model {keep} training" in page.text
+    assert f"The last two columns are of the model {keep} training" in page.text
+
+
+def test_an_evaluation_by_an_earlier_version_is_refused_with_a_remedy(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    write_lines(workdir / "eval" / "samples.jsonl", [{k: v for k, v in s.items() if k != "how"} for s in samples])
+    with pytest.raises(UserError, match="samples.jsonl was written by an earlier version.*sample 1 has no how.*=eval"):
+        write_report(workdir)
+    edit_json(workdir / "eval" / "results.json", lambda v: v["after"]["tasks"]["procedural"].pop("num_samples"))
+    with pytest.raises(UserError, match=r"results.json was .*procedural \(after\) has no num_samples; evaluate again"):
+        write_report(workdir)
 
 
 @pytest.mark.parametrize(("low", "high", "word"), [(0.1, 0.3, "rose"), (-0.3, -0.1, "fell"), (-0.1, 0.1, "went")])
 def test_headline_claims_no_more_than_the_interval(finished, tmp_path, low, high, word):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
-    comparison = {"difference": (low + high) / 2, "ci95": [low, high], "p_value": 0.04}
+    comparison = {"n": 480, "difference": (low + high) / 2, "ci95": [low, high], "p_value": 0.04}
     edit_json(workdir / "eval" / "results.json", lambda v: v.update(comparison={"procedural": comparison}))
     _, page = read(write_report(workdir))
     assert f"Accuracy {word} from" in page.text
@@ -392,13 +329,3 @@ def test_a_broken_file_is_named_with_a_remedy(finished, tmp_path, name):
         file.write('{"torn": ')
     with pytest.raises(UserError, match=f"{name}.* is not JSON .*; delete"):
         write_report(workdir)
-
-
-def test_chosen_samples_spread_over_categories_and_difficulties():
-    samples = make_samples(np.random.default_rng(0), (1.1, 0.12), "after")
-    chosen = _choose(samples, 10)
-    assert len({sample["id"] for sample in chosen}) == 10
-    assert {sample["category"] for sample in chosen} == set(CATEGORIES)
-    assert {sample["difficulty"] for sample in chosen} == {1, 2, 3, 4, 5}
-    assert _choose(samples[::-1], 10) == chosen
-    assert len(_choose(samples[:3], 10)) == 3

@@ -1,8 +1,35 @@
-"""How report.html looks: the page around its parts, and any JSON value as a table."""
+"""How report.html looks: the page around its parts, their common pieces, and any JSON value as a table."""
 
+import base64
+import hashlib
 import html
+import re
 
 MAX_COLUMNS = 8  # of a grid; what has more is shown as tables inside a table
+
+
+def make_page(title: str, body: str, script: str) -> str:
+    """The whole page around its body (HTML); its policy loads nothing, and runs no script but this one."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; base-uri 'none'"
+    parts = {"title": html.escape(title), "body": body, "policy": policy}
+    # In one pass: what a part holds is never taken for a place to fill.
+    return re.sub(r"\{(title|body|policy)\}", lambda match: parts[match[1]], PAGE)
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] with one decimal."""
+    return f"{100 * value:.1f}\u202f%"
+
+
+def figure(plot: str, caption: str) -> str:
+    """A plot with what it shows."""
+    return f"<figure>{plot}<figcaption>{caption}</figcaption></figure>"
+
+
+def wide(content: str) -> str:
+    """A box that scrolls by itself where the screen is narrower than its content."""
+    return f'<div class="wide">{content}</div>'
 
 
 def render(value) -> str:
@@ -38,11 +65,11 @@ def _render_dict(value: dict) -> str:
     return f'<table class="facts">{head}<tbody>{"".join(rows)}</tbody></table>'
 
 
-# {title} and {body} are replaced by report.py.
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
@@ -68,17 +95,17 @@ section, header { background: var(--card); border: 1px solid var(--line); border
 .figures { display: flex; flex-wrap: wrap; gap: 16px 28px; align-items: center; margin-bottom: 12px; }
 .figures span, .figures small { display: block; color: var(--muted); font-size: 14px; }
 .figures b { font-size: 46px; line-height: 1.15; font-weight: 650; letter-spacing: -.02em; }
-.figures .after b { color: var(--after); } .figures .before b { color: var(--muted); }
+.figures .after b, .figures .model b { color: var(--after); } .figures .before b { color: var(--muted); }
 .figures i { font-style: normal; font-size: 30px; color: var(--muted); }
 .note, figcaption, .missing { color: var(--muted); font-size: 14px; margin: 8px 0 0; max-width: 96ch; }
-figure { margin: 0 0 22px; } figure:last-child { margin-bottom: 0; }
+figure { margin: 18px 0 22px; } figure:last-child { margin-bottom: 0; } h2 + figure { margin-top: 0; }
 figure { overflow-x: auto; }
 .plot { display: block; width: 100%; min-width: 640px; height: auto; } .plot * { stroke-linejoin: round; }
 .plot text { font-family: inherit !important; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14.5px; }
 th { font-weight: 500; text-align: left; } thead th { color: var(--muted); font-size: 13px; }
-.numbers { width: 100%; }
+.numbers { width: 100%; } .numbers th:first-child { min-width: 130px; }
 .numbers th, .numbers td { padding: 7px 10px; border-bottom: 1px solid var(--line); }
 .numbers td, .numbers thead th:not(:first-child) { text-align: right; white-space: nowrap; }
 .numbers small { display: inline-block; min-width: 76px; color: var(--muted); font-weight: 400; }
@@ -90,11 +117,19 @@ th { font-weight: 500; text-align: left; } thead th { color: var(--muted); font-
   background: rgba(var(--heat-rgb), calc(.05 + .5 * var(--heat, 0))); }
 .heat b { font-size: 17px; } .heat small { color: var(--ink); opacity: .75; font-size: 12.5px; }
 .heat small:last-child { display: block; }
-.samples { display: grid; gap: 8px 24px;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 400px), 1fr)); }
-.samples > div { min-width: 0; }
+.heat a { display: block; color: inherit; text-decoration: none; } .heat a:hover b { text-decoration: underline; }
+.task { margin: 44px 0 14px; padding-top: 28px; border-top: 1px solid var(--line); font-size: 19px; }
+h2 + .task { margin-top: 0; padding-top: 0; border-top: 0; }
+.task ~ h3:not(.task) { font-size: 15px; }
+form { display: flex; flex-wrap: wrap; gap: 10px 16px; margin-top: 16px; }
+label { color: var(--muted); font-size: 13px; } label[hidden] { display: none; } label.text { flex: 1 1 220px; }
+select, input, button { display: block; font: inherit; font-size: 15px; color: var(--ink); background: var(--page);
+  border: 1px solid var(--line); border-radius: 8px; padding: 6px 8px; max-width: 100%; }
+input { width: 100%; } button { padding: 8px 20px; margin: 0 auto; cursor: pointer; } button[hidden] { display: none; }
+#count { margin: 12px 0; }
 article { border: 1px solid var(--line); border-left: 3px solid var(--bad); border-radius: 8px;
   padding: 12px 16px; margin-bottom: 12px; }
+.tags span { overflow-wrap: anywhere; } details { margin-top: 6px; }
 article.correct { border-left-color: var(--good); } article.unparsed { border-left-color: var(--warm); }
 .tags { display: flex; flex-wrap: wrap; gap: 4px 12px; margin: 0 0 8px; font-size: 13px;
   color: var(--muted); }
@@ -110,7 +145,8 @@ code { font: .92em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; bac
 .facts th, .facts td { padding: 4px 14px 4px 0; vertical-align: top; border-bottom: 1px solid var(--line); }
 .facts th { color: var(--muted); } .facts tbody > tr:last-child > * { border-bottom: 0; }
 @media (max-width: 600px) {
-  main { padding: 12px; } section, header { padding: 20px 16px; } h1 { font-size: 24px; } }
+  main { padding: 12px; } section, header { padding: 20px 16px; } h1 { font-size: 24px; }
+  .numbers th, .numbers td { padding: 6px 5px; } .numbers small { display: block; min-width: 0; } }
 @media print { body { background: none; } section, header { break-inside: avoid; } }
 </style>
 </head>

@@ -6,18 +6,22 @@ import re
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
+
+from tiny_reasoning_jax.eval.statistics import wilson_interval
 
 MAX_CURVE_POINTS = 1500  # of one plotted line, to bound the size of the page
 
 # matplotlib writes literal colours. These stand for the page's CSS variables and are replaced by them.
 _INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
-_BEFORE, _AFTER, _WARM = "#040404", "#050505", "#060606"
+_BEFORE, _AFTER, _WARM, _GOOD, _BAD = "#040404", "#050505", "#060606", "#070707", "#080808"
 _LEVELS = ("#0a0a0a", "#0b0b0b", "#0c0c0c", "#0d0d0d", "#0e0e0e")  # difficulties, easy to hard
 _VARIABLES = {
     _INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after", _WARM: "warm",
+    _GOOD: "good", _BAD: "bad",
     **{color: f"level-{level}" for level, color in enumerate(_LEVELS, start=1)},
 }  # fmt: skip
+_BARS = {"before": _BEFORE, "after": _AFTER, "model": _AFTER}
 _STYLE = {
     "svg.fonttype": "none", "svg.hashsalt": "report", "font.size": 8.5, "text.parse_math": False,
     "text.color": _INK, "axes.labelcolor": _MUTED, "axes.titlecolor": _INK, "axes.titlesize": 9,
@@ -103,27 +107,68 @@ def plot_mixture(rows: list[dict], title: str) -> str:
         return _to_svg(figure, "mixture", "Mixture of difficulties and accuracy by difficulty, by step")
 
 
-def plot_bars(panels: dict[str, dict[str, tuple]], name: str) -> str:
-    """Bars with 95 % error bars: {panel title: {group: (cell before or None, cell after or None)}}."""
+def plot_bars(panels: dict[str, dict[str, dict[str, dict]]], name: str) -> str:
+    """Bars with 95 % error bars: {panel title: {group: {label of a model: cell}}}."""
+    labels = list(dict.fromkeys(label for groups in panels.values() for cells in groups.values() for label in cells))
+    width = 0.76 / len(labels)
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 3.2), layout="constrained")
         figure.get_layout_engine().set(wspace=0.04)
         ratios = [max(2, len(groups)) for groups in panels.values()]
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False, width_ratios=ratios)[0]
         for axes, (title, groups) in zip(grid, panels.items(), strict=True):
-            for when, (offset, color) in enumerate([(-0.19, _BEFORE), (0.19, _AFTER)]):
-                bars = [(x + offset, pair[when]) for x, pair in enumerate(groups.values()) if pair[when]]
+            for number, label in enumerate(labels):
+                offset = (number - (len(labels) - 1) / 2) * width
+                bars = [(x + offset, cells[label]) for x, cells in enumerate(groups.values()) if label in cells]
                 height = np.array([100 * cell["accuracy"] for _, cell in bars])
                 ends = 100 * np.array([cell["ci95"] for _, cell in bars]).reshape(-1, 2).T
                 error = {"yerr": np.abs(ends - height), "ecolor": _INK, "capsize": 2.5}
-                axes.bar([x for x, _ in bars], height, 0.34, color=color, alpha=0.8, **error)
-            labels = [label if len(label) <= 14 else label[:13] + "\u2026" for label in groups]
-            axes.set_xticks(range(len(groups)), labels, rotation=30 if len(groups) > 8 else 0)
+                axes.bar([x for x, _ in bars], height, 0.9 * width, color=_BARS[label], alpha=0.8, **error)
+            ticks = [group if len(group) <= 14 else group[:13] + "\u2026" for group in groups]
+            axes.set_xticks(range(len(groups)), ticks, rotation=30 if len(groups) > 8 else 0)
             axes.set_title(title, loc="left")
             axes.set_ylim(0, 101)
             axes.tick_params(axis="x", length=0)
         grid[0].set_ylabel("accuracy, %")
-        return _to_svg(figure, name, "Accuracy before and after training with error bars")
+        return _to_svg(figure, name, "Accuracy with error bars")
+
+
+def plot_lengths(panels: dict[str, dict[str, list[int]]], name: str) -> str:
+    """Completion tokens by outcome, {label of a model: {outcome: tokens of its samples}}, and the share correct."""
+    colors = {"correct": _GOOD, "wrong": _BAD, "no answer": _WARM, "cut off": _MUTED}
+    tokens = [np.concatenate([np.array(part, int) for part in panel.values()]) for panel in panels.values()]
+    longest, shortest = max(map(np.max, tokens)), max(1, min(map(np.min, tokens)))
+    bins = np.geomspace(shortest, max(longest, shortest + 1) * 1.0001, 33)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        grid = figure.subplots(2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2))
+        for column, (label, panel) in enumerate(panels.items()):
+            counts, shares = grid[:, column]
+            parts = [np.maximum(part, shortest) for part in panel.values()]
+            color = [colors[outcome] for outcome in panel]
+            counts.hist(parts, bins, stacked=True, color=color, label=list(panel), alpha=0.85, linewidth=0)
+            counts.set_title(label, loc="left")
+            x, share, error = _shares_by_length(panel)
+            shares.errorbar(
+                x, share, error, fmt="o-", color=_GOOD, ecolor=_MUTED, markersize=4, capsize=2, linewidth=1.2
+            )
+            shares.set(xscale="log", ylim=(0, 101), xlabel="tokens of the completion")
+            shares.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            shares.xaxis.set_minor_locator(NullLocator())
+            shares.xaxis.set_major_formatter("{x:,.0f}")
+        grid[0, 0].set_ylabel("completions")
+        grid[1, 0].set_ylabel("correct, %")
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=4, frameon=False)
+        return _to_svg(figure, name, "Completions by length and outcome, and the share correct by length")
+
+
+def _shares_by_length(panel: dict[str, list[int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median tokens, % correct and its error bars [2, groups] of up to eight groups of like length."""
+    rows = sorted((length, outcome == "correct") for outcome, part in panel.items() for length in part)
+    groups = [np.array(part) for part in np.array_split(rows, min(8, len(rows)))]
+    share = np.array([100 * part[:, 1].mean() for part in groups])
+    ends = 100 * np.array([wilson_interval(int(part[:, 1].sum()), len(part)) for part in groups]).T
+    return np.array([max(1, np.median(part[:, 0])) for part in groups]), share, np.abs(ends - share)
 
 
 def _column(rows: list[dict], key: str) -> np.ndarray:
