@@ -7,8 +7,11 @@ from typing import Any
 
 import yaml
 
+from tiny_reasoning_jax.errors import UserError
+
 # A user's own path says nothing to a reader of the card, and is no hub id.
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+NOT_MEASURED = "not measured"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +21,8 @@ class Card:
     Attributes:
       base_model: where the weights came from: hub id, folder, or "random".
       step: optimizer steps it was trained for by us.
-      eval_results: content of eval/results.json ({"before": {"tasks": {name: cell}}, "after": ...}), None if
-        it was not evaluated; a cell has n, correct, accuracy (0 to 1) and ci95 (two numbers).
+      eval_results: content of eval/results.json ({"before": {"settings", "tasks": {name: summary}}, "after": ...,
+        "comparison": {name: difference}}, see eval/statistics.py), None if it was not evaluated.
       training_config: the resolved configuration, None if it was not trained by us.
       name: what to call the model; None for the name of the folder it is exported to.
     """
@@ -38,6 +41,9 @@ def make_card(card: Card, folder_name: str, license_file: Path | None) -> str:
       card: what is known.
       folder_name: what to call the model if the card does not say.
       license_file: the licence that came with the weights, if one did.
+
+    Raises:
+      UserError: the results were written by an earlier version of this program.
     """
     name = card.name or folder_name
     front = yaml.safe_dump(_front_matter(card, name, license_file), sort_keys=False, allow_unicode=True)
@@ -78,20 +84,35 @@ def _is_hub_id(base_model: str) -> bool:
 
 
 def _tasks(card: Card, when: str) -> dict[str, dict[str, Any]]:
-    return ((card.eval_results or {}).get(when) or {}).get("tasks") or {}
+    tasks = ((card.eval_results or {}).get(when) or {}).get("tasks") or {}
+    for task, cell in tasks.items():
+        if "num_samples" not in cell:
+            raise UserError(
+                f"the results of {task} ({when} training) were written by an earlier version of this program: they "
+                "have no num_samples; evaluate again with --config.stages=eval, or delete eval/results.json"
+            )
+    return tasks
+
+
+def _measures(cell: dict[str, Any]) -> dict[str, tuple[float, list[float]]]:
+    """What was measured, by the name of its metric: (share, 95 % interval)."""
+    measures = {"accuracy": (cell["accuracy"], cell["ci95"])}
+    for size in list(cell["pass_at"])[1:]:  # pass@1 is the accuracy
+        measures[f"pass@{size}"] = cell["pass_at"][size], cell["pass_at_ci95"][size]
+    if cell["maj_at_k"] is not None:
+        measures[f"maj@{cell['num_samples']}"] = cell["maj_at_k"], cell["maj_at_k_ci95"]
+    return measures
 
 
 def _model_index_result(task: str, cell: dict[str, Any]) -> dict[str, Any]:
-    metric = {
-        "type": "accuracy",
-        "name": "accuracy, %",
-        "value": round(100 * cell["accuracy"], 2),
-        "verified": False,
-    }
+    metrics = [
+        {"type": name, "name": f"{name}, %", "value": round(100 * share, 2), "verified": False}
+        for name, (share, _) in _measures(cell).items()
+    ]
     return {
         "task": {"type": "text-generation"},
         "dataset": {"type": task, "name": task},
-        "metrics": [metric],
+        "metrics": metrics,
     }
 
 
@@ -125,18 +146,65 @@ def _results(card: Card) -> str:
     after, before = _tasks(card, "after"), _tasks(card, "before")
     if not after:
         return "## Results\n\nThis model was not evaluated.\n"
-    lines = ["| task | problems | before training | after training |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| task | measure | before training | after training |", "| --- | --- | ---: | ---: |"]
     for task, cell in after.items():
-        untrained = _cell(before[task]) if task in before else "not measured"
-        lines.append(f"| {task} | {cell['n']} | {untrained} | {_cell(cell)} |")
+        lines += _rows(task, before.get(task), cell)
+    notes = [
+        "On problems that were not trained on, in % with 95 % intervals (Wilson's where there is one sample of a "
+        "problem, otherwise a bootstrap over the problems). pass@k: one of k samples is right, unbiased; maj@k: the "
+        "most frequent answer of k samples is right. A completion without an answer counts as not right.",
+        _protocol(card.eval_results["after"]),
+        *_differences(card, after),
+    ]
+    listed = "\n".join(f"- {note}" for note in notes)
     table = "\n".join(lines)
+    return f"## Results\n\n{table}\n\n{listed}\n- By category and difficulty: `eval_results.json`.\n"
+
+
+def _rows(task: str, before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    old = {} if before is None else _measures(before)
+    size = f"{after['n']:,} problems, {after['num_samples']} sample{'s' if after['num_samples'] > 1 else ''} of each"
+    rows = []
+    for name, measure in _measures(after).items():
+        title = f"{name} ({size})" if name == "accuracy" else name
+        rows.append((title, _cell(old[name]) if name in old else NOT_MEASURED, _cell(measure)))
+    others = {
+        "no answer": lambda cell: f"{100 * cell['unparsed'] / (cell['n'] * cell['num_samples']):.1f} %",
+        "cut off": lambda cell: f"{100 * cell['truncated'] / (cell['n'] * cell['num_samples']):.1f} %",
+        "tokens of a completion, mean": lambda cell: f"{cell['mean_tokens']:,.0f}",
+    }
+    rows += [(name, NOT_MEASURED if before is None else show(before), show(after)) for name, show in others.items()]
+    return [f"| {task} | {' | '.join(row)} |" for row in rows]
+
+
+def _cell(measure: tuple[float, list[float]]) -> str:
+    share, (low, high) = measure
+    return f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _protocol(evaluated: dict[str, Any]) -> str:
+    """How the model was asked. Of the settings only these: others hold the user's paths."""
+    asked, seed = evaluated["settings"]["eval"], evaluated["settings"]["seed"]
+    graders = sorted({summary["grader"] for summary in evaluated["tasks"].values()})
+    sampling = f"temperature {asked['temperature']}, top_p {asked['top_p']}, top_k {asked['top_k']}, seed {seed}"
+    if asked["temperature"] == 0:
+        sampling = "greedy"
     return (
-        "## Results\n\nAccuracy on problems that were not trained on, with 95 % confidence "
-        f"intervals:\n\n{table}\n\n"
-        "By category and difficulty: `eval_results.json`.\n"
+        f"Protocol: {asked['protocol']}, thinking {'on' if asked['thinking'] else 'off'}; {sampling}; at most "
+        f"{asked['max_new_tokens']:,} new tokens; answers judged by tiny_reasoning_jax's grader, version "
+        f"{', '.join(graders)}."
     )
 
 
-def _cell(cell: dict[str, Any]) -> str:
-    low, high = cell["ci95"]
-    return f"{100 * cell['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+def _differences(card: Card, after: dict[str, dict[str, Any]]) -> list[str]:
+    """A paired test for each task that both models were asked."""
+    lines = []
+    for task, compared in card.eval_results.get("comparison", {}).items():
+        low, high = compared["ci95"]
+        test = "McNemar test" if after[task]["num_samples"] == 1 else "sign-flip test over the problems"
+        p_value = "p < 0.001" if compared["p_value"] < 0.001 else f"p = {compared['p_value']:.3f}"
+        lines.append(
+            f"{task}, after - before: {100 * compared['difference']:+.1f} points ({100 * low:+.1f} to "
+            f"{100 * high:+.1f}; paired, {compared['n']:,} problems), exact {test} {p_value}."
+        )
+    return lines
