@@ -41,7 +41,10 @@ def equal(found: str, answer: str) -> bool:
 
 
 def _same(found: str, gold: str, depth: int) -> Answer:
-    found, gold = structure.unwrap(found), structure.unwrap(gold)
+    found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
+    if found_quantity and gold_quantity:
+        return same_quantity(found_quantity, gold_quantity)
+    found, gold = structure.unwrap(_exact_part(found)), structure.unwrap(_exact_part(gold))
     if not found or not gold:
         return False
     found_text, gold_text = spell(found), spell(gold)
@@ -58,6 +61,14 @@ def _same(found: str, gold: str, depth: int) -> Answer:
     if len(found_list) > 1 or len(gold_list) > 1:
         return _same_lists(found, found_list, gold, gold_list, depth)
     return _same_one(found_list[0], gold_list[0], depth)
+
+
+def _exact_part(text: str) -> str:
+    """ "\\sqrt{2} ≈ 1.41" answers \\sqrt{2}; "x ≈ 1.41" and "≈ 1.41" answer 1.41."""
+    exact, approximately, rounded = text.partition("≈")
+    if not approximately:
+        return text
+    return rounded.strip() if not exact.strip() or structure.split_name(f"{exact}= 0")[0] else exact.strip()
 
 
 def _same_one(found: str, gold: str, depth: int) -> Answer:
@@ -91,17 +102,14 @@ def _worked_out(text: str) -> str | None:
 
     None for an equation that is not solved, as "2x = 10".
     """
-    name, value = structure.split_name(text)
+    _, value = structure.split_name(text)
     relation = structure.split_relation(value)
     if relation is None:
-        return value.partition("≈")[0] or value
+        return value
     sides, signs = relation
     if set(signs) != {"="}:
         return None
-    if all(values.same_value(sides[0], side) for side in sides[1:]):
-        return sides[-1]
-    several = len(values.variables(sides[0])) > 1 and not values.variables(sides[1])
-    return sides[1] if not name and len(sides) == 2 and several else None
+    return sides[-1] if all(values.same_value(sides[0], side) for side in sides[1:]) else None
 
 
 # --- lists, sets, tuples --------------------------------------------------------------------------
@@ -242,14 +250,18 @@ def _same_leaf(found: str, gold: str) -> Answer:
     found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
     if found_quantity and gold_quantity:
         return same_quantity(found_quantity, gold_quantity)
+    if found.isalpha() and gold.isalpha():
+        return False  # words, not products of letters
+    if not gold_quantity and read(found) and read(gold) and values.same_value(found, gold):
+        return True
     (found, found_unit), (gold, gold_unit) = _split_unit(found), _split_unit(gold)
     if not same_units(found_unit, gold_unit):
         return False
+    if gold_quantity and gold_unit == "degree" and "\\pi" in found:
+        return values.same_value(found, f"{gold} degree")
     if gold_quantity:
         return _is_number_form(read(found)) and values.exact_value(found) == gold_quantity[0]
-    if read(found) and read(gold):
-        return values.same_value(found, gold)
-    return None
+    return values.same_value(found, gold) if read(found) and read(gold) else None
 
 
 def _split_unit(text: str) -> tuple[str, str]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 MAX_DEPTH = 40  # brackets, exponents and fractions in each other
 MAX_NODES = 400
-_MAX_DIGITS = 400
+_MAX_DIGITS = 640  # what every setting of the interpreter can read
 _MAX_SLASHES = 8  # a / b / c / ... nests
 
 FUNCTIONS = frozenset(
@@ -37,6 +37,7 @@ _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)?(?:\.\d+)?", re.ASCII)
 _REPEATING = re.compile(r"\\(?:overline|bar)\s?\{?(\d{1,30})\}?", re.ASCII)
 _LETTERS = re.compile(r"[A-Za-z]+")
 _SUBSCRIPT = re.compile(r"_(?:\{([A-Za-z0-9,+\- ]{1,20})\}|([A-Za-z0-9]))", re.ASCII)
+_ARGUMENT = re.compile(r"\([^()]{1,40}\)")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
 _SCORE = re.compile(r"\d+(?:-\d+)+|\d+[eE][+-]?\d+", re.ASCII)  # 3-2 is a score, 555-1234 a telephone number
@@ -250,8 +251,8 @@ class _Reader:
             name += "'"
         if self.text[self.at : self.at + 1].isdigit():  # x2: an index or a product
             raise Unreadable
-        if name in ("f", "g", "h") and self.text.startswith("(", self.at):  # a function of somebody's, not a product
-            raise Unreadable
+        if name in ("f", "g", "h") and (argument := self.match(_ARGUMENT)):  # a function of somebody's, not a product
+            name += argument.group().replace(" ", "")
         return self.node("constant", _CONSTANTS[name]) if name in _CONSTANTS else self.node("variable", name)
 
     def read_command(self) -> tuple:

@@ -11,8 +11,9 @@ _END_OF_TURN = re.compile(r"<\|(?:im_end|endoftext)\|>")
 _BOX_OR_BRACE = re.compile(r"\\{1,3}f?box(?:ed)?\s{0,4}\{|\\[\\{}]|[{}]")
 _ANSWER_IS = re.compile(r"\banswer[*_]{0,2}\s{0,4}(?:is\b|:|=)[*_]{0,2}(?:[\s:]|\\\[|\$\$){0,8}", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)|\n")
+_ENDS = r"(?![\w^])|(?=(?:[kcm]?m|k?g|m?l|lbs?|oz|ft|in|mph|[ap]m|st|nd|rd|th|h|hrs?|s|min)\b)"  # 12m, 6th, but not 3x
 _NUMBER = re.compile(
-    r"(?<![\w.])(?:-\s?)?[$£€]?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:/\d+|%)?(?!\w)"
+    rf"(?<![\w.])(?:-\s?)?[$£€]?(?:\d{{1,3}}(?:,\d{{3}})+(?!\d)|\d+)(?:\.\d+)?(?:(?:/\d+|%)(?!\w)|{_ENDS})"
     r"|-?\\[dt]?frac\s?(?:\{\s?-?\d+\s?\}|\d)\s?(?:\{\s?-?\d+\s?\}|\d)",
     re.ASCII,
 )
@@ -29,15 +30,15 @@ def find(completion: str) -> Found | None:
     """Returns the final answer of a completion, None where there is none.
 
     In this order: the last balanced \\boxed{...}, the line after the last `####`, what follows the last "answer is"
-    or "answer:" in its sentence, the last number. The last is only taken where nothing says more; whoever counts it
-    must say so.
+    or "answer:" in its sentence, the last number. The last is weak: it is only taken where nothing says more, and not
+    where a box is empty or was never closed, and whoever counts it must say so.
     """
     text = _after_thinking(completion)
     found = _find_marked(text)
-    if found is None:
-        last = _last_number(text)
-        found = Found(last, "last number") if last is not None else None
-    return found
+    if found is not None or "\\boxed" in text:
+        return found
+    last = _last_number(text)
+    return None if last is None else Found(last, "last number")
 
 
 def extract(completion: str) -> str | None:

@@ -67,7 +67,8 @@ def clean(text: str) -> str:
                 break
         text = _TOKEN.sub(_write, _DEGREE.sub(" degree ", text))
     text = " ".join(text.replace("...", "…").split()).replace(" ^", "^")
-    return text.strip("*` ").rstrip(".,;: ").strip("*` ")
+    text = text.strip("*` ").rstrip(".,;: ").strip("*` ")
+    return "∅" if text in ("{}", "{ }") else text
 
 
 def _write(match: re.Match) -> str:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 _OPENING, _CLOSING = "([{", ")]}"
 _ENDS = ("\\infty", "+\\infty", "-\\infty", "∞", "infinity", "-infinity", "+infinity", "inf", "-inf")
+_MAX_NESTED_UNIONS = 8
 _RELATIONS = "=<>≤≥≠"
 _FLIPPED = dict(zip("=<>≤≥≠", "=><≥≤≠", strict=True))
 _AND_OR = re.compile(r"\s(?:and|or)\s|^(?:and|or)\s|;")
@@ -12,7 +13,7 @@ _ONE_THOUSANDS = re.compile(r"[^,]*(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)[^,]*", re
 _NAME = re.compile(
     r"(?P<name>(?:[A-Za-z|]|\\(?!frac|sqrt|begin|int|sum|lim|pi\b))[A-Za-z0-9_ '{}|\\]{0,40}"
     r"(?:\([A-Za-z0-9, \\]{1,20}\))?"
-    r"|\([A-Za-z](?:,\s?[A-Za-z]){1,5}\))\s?(?P<sign>[=∈])\s?(?P<value>[^=].*)",
+    r"|\([A-Za-z](?:,\s?[A-Za-z]){1,5}\)|[A-Za-z](?:\s?\+\s?[A-Za-z]){1,5})\s?(?P<sign>[=∈])\s?(?P<value>[^=].*)",
     re.DOTALL,
 )
 _MATRIX = re.compile(r"\\begin\s?\{(?P<kind>[pbvBV]?matrix|array)\}(?P<body>.*)\\end\s?\{(?P=kind)\}", re.DOTALL)
@@ -143,7 +144,7 @@ def read_intervals(text: str) -> tuple[list[Interval], str, bool] | None:
     """
     text = re.sub(r"(?<=[)\]}])\s?(?:U|u)\s?(?=[(\[{])", "∪", text)
     pieces, variables, sure = [], set(), False
-    for part in split_top(text, "∪") if "∪" in text else _split_words(text):
+    for part in _split_union(text) if "∪" in text else _split_words(text):
         read = _read_interval(part.strip()) or _read_inequality(part.strip())
         if read is None:
             return None
@@ -154,6 +155,15 @@ def read_intervals(text: str) -> tuple[list[Interval], str, bool] | None:
     if len(variables) > 1:
         return None
     return pieces, variables.pop(), sure or "∪" in text
+
+
+def _split_union(text: str, depth: int = 0) -> list[str]:
+    """Splits "(a ∪ b) ∪ c" into a, b and c."""
+    parts = []
+    for part in split_top(text, "∪"):
+        nested = depth < _MAX_NESTED_UNIONS and "∪" in part and part.startswith("(") and _closes_last(part)
+        parts += _split_union(part[1:-1], depth + 1) if nested else [part]
+    return parts
 
 
 def _read_interval(text: str) -> tuple[list[Interval], str, bool] | None:
@@ -195,11 +205,12 @@ def _bracket(sign: str, open_and_closed: str) -> str:
 
 def read_matrix(text: str) -> tuple[str, list[list[str]]] | None:
     """Reads a matrix as ("" or "|" for a determinant, its rows), None where the text is none."""
-    match = _MATRIX.fullmatch(text.strip())
+    around = text[0] + text[-1] if "\\begin" in text else ""
+    match = _MATRIX.fullmatch(text[1:-1].strip() if around in ("[]", "()", "||") else text)
     if match is None:
         return None
     body = _COLUMNS.sub("", match["body"], count=1) if match["kind"] == "array" else match["body"]
     rows = [row for row in re.split(r"\\\\", body) if row.strip()]
-    return "|" if match["kind"] in ("vmatrix", "Vmatrix") else "", [
+    return "|" if match["kind"] in ("vmatrix", "Vmatrix") or around == "||" else "", [
         [cell.strip() for cell in row.split("&")] for row in rows
     ]

@@ -3,8 +3,8 @@
     python -m tiny_reasoning_jax.answers.worker SECONDS
 
 reads [found, answer] as JSON and writes "equal" or "different". The texts come from a model and must not run as code.
-Only math-verify's reader of LaTeX is used, not the one of plain expressions. But even that one hands the digits of every
-number to sympy as a string, and sympy reads strings with Python's eval, in `sympy_parser.eval_expr`. That function is
+Only math-verify's reader of LaTeX is used, not the one of plain expressions. But even that one hands the digits of
+every number to sympy as a string, and sympy reads strings with Python's eval, in `sympy_parser.eval_expr`. That is
 replaced by one that knows numbers and nothing else.
 """
 
@@ -44,9 +44,9 @@ def _same(found: str, answer: str) -> bool:
 
 
 def _main(seconds: float) -> None:
+    _same("\\int_0^x t dt", "\\frac{x^2}{2}")  # loads what sympy loads late, for which it evaluates names of its own
     sympy_parser.eval_expr = _read_number
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
-    _same("\\int_0^1 x dx", "\\frac12")  # loads what is loaded late
     print("ready", flush=True)
     for line in sys.stdin:
         signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER)
