@@ -45,8 +45,9 @@ from tiny_reasoning_jax import stages
 from tiny_reasoning_jax.data.problems import DIFFICULTIES, stream_problems
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval import evaluate
+from tiny_reasoning_jax.eval import evaluate, tasks
 from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.eval.results import load_results, load_samples, write_results
 from tiny_reasoning_jax.eval.statistics import paired_difference, wilson_interval
 from tiny_reasoning_jax.train.metrics import load_metrics
 
@@ -95,7 +96,7 @@ def train_and_evaluate(config: FrozenConfigDict) -> None:
     """
     workdir, step = Path(config.workdir), config.train.num_steps
     settings = {"eval": json.loads(config.eval.to_json()), "seed": config.seed, "step": step}
-    if evaluate.load_results(workdir).get("after", {}).get("settings") == settings:
+    if load_results(workdir).get("after", {}).get("settings") == settings:
         return
     stages.run(config)
     metrics = load_metrics(workdir)
@@ -106,13 +107,12 @@ def train_and_evaluate(config: FrozenConfigDict) -> None:
     problems = evaluate.select_problems(
         list(stream_problems(workdir / "data" / "test.jsonl")), config.eval.num_problems
     )
-    task = rooms.task_name(config.data)
-    samples = evaluate.evaluate(
-        rooms.make_model_def(config, spec), params, problems, load_tokenizer(workdir / "data" / "tokenizer"),
-        config.eval, task=task, seed=config.seed,
-    )  # fmt: skip
+    [(task, _)] = tasks.choose(config.eval.tasks, rooms.task_name(config.data))
+    model_def, tokenizer = rooms.make_model_def(config, spec), load_tokenizer(workdir / "data" / "tokenizer")
+    questions = evaluate.pose(task, problems, tokenizer, config.eval, model_def)
+    samples = evaluate.evaluate(model_def, params, questions, tokenizer, config.eval, task=task, seed=config.seed)
     facts = {"model": f"step {step}", "settings": settings, "seconds": time.monotonic() - began}
-    evaluate.write_results(workdir, "after", facts, {task: samples})
+    write_results(workdir, "after", facts, {task.name: samples})
     write_report(workdir)
     jax.clear_caches()
 
@@ -120,7 +120,7 @@ def train_and_evaluate(config: FrozenConfigDict) -> None:
 def load_solved(config: FrozenConfigDict) -> dict[str, dict[str, bool]]:
     """{"1".."5" and "all": {problem id: solved}} of a finished run."""
     solved = {group: {} for group in GROUPS}
-    for sample in evaluate.load_samples(Path(config.workdir)):
+    for sample in load_samples(Path(config.workdir)):
         for group in (str(sample["difficulty"]), "all"):
             solved[group][sample["id"]] = sample["verdict"] == "correct"
     return solved

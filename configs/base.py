@@ -13,7 +13,7 @@ POSITIVE = {
     "train": ("num_steps", "batch_size", "accum_steps", "seq_len", "learning_rate", "loss_chunk", "clip_norm",
               "validate_every_steps"),
     "checkpoint": ("every_steps", "keep"),
-    "eval": ("num_problems", "batch_size", "max_new_tokens", "top_p"),
+    "eval": ("num_problems", "num_samples", "batch_size", "max_new_tokens", "top_p"),
     "data": ("num_problems", "num_validation", "num_test"),
     "tokenizer": ("vocab_size",),
     "grade": ("num_problems", "num_samples"),
@@ -125,7 +125,25 @@ def get_config() -> config_dict.ConfigDict:
     grade.temperature = 0.7  # of those completions; with 0 they would all be the same
 
     config.eval = evaluation = config_dict.ConfigDict()
-    evaluation.num_problems = 500  # test problems, drawn evenly over category and difficulty
+    # What to ask, separated by commas: "test" (this run's own test problems), gsm8k, math, mbpp, humaneval, procedural
+    # (each from its hub id, or e.g. gsm8k=FILE_OR_FOLDER_OR_HUB_ID), or any file of problems. See
+    # tiny_reasoning_jax/eval/tasks. Training data lose what gives their problems away.
+    evaluation.tasks = "test"
+    # Whom to ask: "run" (this run's model before and after training), a Hugging Face folder or hub id, or a folder of
+    # our checkpoints; those need no prepared data in workdir.
+    evaluation.model = "run"
+    # How to ask: "chat" (as training shows problems), or "few-shot" (worked examples and the problem as plain text,
+    # which is how base models are measured).
+    evaluation.protocol = "chat"
+    # False: chat prompts with Qwen3's empty <think></think>, so that the model answers at once.
+    evaluation.thinking = True
+    # Problems of each task: of "test" and procedural evenly over category and difficulty, of others a random part.
+    evaluation.num_problems = 500
+    # Completions of each problem, for mean accuracy, pass@k and majority votes; more than one needs a temperature.
+    evaluation.num_samples = 1
+    # True: run programs that the model wrote (mbpp, humaneval) even where the kernel cannot confine them. They can
+    # then do whatever you can do on this machine.
+    evaluation.unsafe_code = False
     evaluation.batch_size = 64  # prompts decoded together
     evaluation.max_new_tokens = 1024  # longest completion; what is cut off is counted as truncated
     evaluation.temperature = 0.0  # 0 is greedy
@@ -162,7 +180,7 @@ def validate(config) -> None:
     _validate_data(config.data, config.train.num_probe)
     choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
                "data.curriculum": ("none", "linear", "staged", "anneal", "adaptive"),
-               "data.difficulty": ("source", "length", "measured")}  # fmt: skip
+               "data.difficulty": ("source", "length", "measured"), "eval.protocol": ("chat", "few-shot")}  # fmt: skip
     for key, allowed in choices.items():
         section, name = key.split(".")
         if config[section][name] not in allowed:
@@ -179,11 +197,13 @@ def _validate_sampling(config) -> None:
         raise UserError(
             f"train.num_probe={config.train.num_probe} must not be below 0; 0 asks no problems during training"
         )
-    if config.grade.temperature < 0 or (config.grade.temperature == 0 and config.grade.num_samples > 1):
-        raise UserError(
-            f"grade.temperature={config.grade.temperature} gives grade.num_samples={config.grade.num_samples} equal "
-            f"completions; set it above 0 (0.7 is usual), or --config.grade.num_samples=1"
-        )
+    for name in ("grade", "eval"):
+        section = config[name]
+        if section.temperature < 0 or (section.temperature == 0 and section.num_samples > 1):
+            raise UserError(
+                f"{name}.temperature={section.temperature} gives {name}.num_samples={section.num_samples} equal "
+                f"completions; set it above 0 (0.7 is usual), or --config.{name}.num_samples=1"
+            )
 
 
 def _validate_data(data, num_probe: int) -> None:

@@ -85,6 +85,9 @@ def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
         ({"grade__num_samples": 0}, r"grade.num_samples=0 must be above 0"),
         ({"eval__num_problems": 0}, r"eval.num_problems=0"),
         ({"eval__top_p": 1.5}, r"eval.top_p=1.5 not above 1"),
+        ({"eval__num_samples": 0}, r"eval.num_samples=0 must be above 0"),
+        ({"eval__num_samples": 4}, r"eval.temperature=0.0 gives eval.num_samples=4 equal completions"),
+        ({"eval__protocol": "fewshot"}, r"eval.protocol='fewshot': choose one of chat, few-shot"),
     ],
 )
 def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, message):
@@ -100,6 +103,7 @@ def test_a_broken_rule_is_refused_with_value_limit_and_remedy(tmp_path, change, 
         ("--config.train.num_steps=many", "many"),
         ("--config.train.accum_steps=3", "train.batch_size"),
         ("--config.model.source=/nowhere", "/nowhere"),
+        ("--config.eval.tasks=gsm9k", "choose from test, gsm8k, math"),
         ("--config=configs/reason.py:7b", "choose one of tiny, 0.6b, 1.7b"),
         ("--config=configs/nothing.py", "configs/nothing.py"),
     ],

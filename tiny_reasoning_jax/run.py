@@ -1,6 +1,7 @@
 """A run while its stages are at work: its folder, its models, and the facts kept of it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data.gather import is_generated
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.eval import tasks
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
@@ -68,6 +70,58 @@ def load_checkpoint(folder: Path) -> tuple[ModelSpec, Params]:
     return parse_hf_config(opened.meta["model_config"]), params
 
 
+class FoundModel(NamedTuple):
+    """A model that exists somewhere: not loaded yet.
+
+    Attributes:
+      name: for results and messages.
+      mark: changes when its files do.
+      tokenizer_folder: None where it has none beside it.
+      load: loads it.
+    """
+
+    name: str
+    mark: str
+    tokenizer_folder: Path | None
+    load: Callable[[], tuple[ModelSpec, Params]]
+
+
+def find_model(asked: str, key: str) -> FoundModel:
+    """The model in a folder of checkpoints (ours, a run's, or that of one step), a Hugging Face folder or a hub id.
+
+    Args:
+      asked: which.
+      key: the setting that it stands in, for messages.
+
+    Raises:
+      UserError: there is none, or none with a tokenizer.
+    """
+    path = Path(asked).expanduser()
+    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path  # a run's folder
+    if path.is_dir() and (store.committed_steps(path) or (path / "params").is_dir()):
+        opened = store.open_checkpoint(path)
+        name, folder = f"{asked} at step {opened.meta['step']}", opened.tokenizer_folder
+        found = FoundModel(name, _mark(opened.step_folder), folder, lambda: load_checkpoint(opened.step_folder))
+    else:
+        source = hf_folder.find_source(asked)
+        from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
+
+        def load() -> tuple[ModelSpec, Params]:
+            loaded = from_hf.load_hf(source, hf_folder.show_progress("weights"))
+            return loaded.spec, loaded.params
+
+        found = FoundModel(str(asked), _mark(source), source, load)
+    if found.tokenizer_folder is None:
+        raise UserError(f"{key}={asked!r} has no tokenizer beside it; convert it again, or give its HF folder")
+    return found
+
+
+def _mark(folder: Path) -> str:
+    """Size and time of the files in a folder: to read weights only to see that nothing has changed takes long."""
+    stats = [path.stat() for path in sorted(folder.rglob("*")) if path.is_file()]
+    return f"{sum(s.st_size for s in stats)} bytes, changed {max((s.st_mtime_ns for s in stats), default=0)}"
+
+
 def load_graded(this: Run) -> tuple[str, ModelSpec, Params]:
     """The model that the grade stage asks, and its name.
 
@@ -78,22 +132,15 @@ def load_graded(this: Run) -> tuple[str, ModelSpec, Params]:
     if asked == "run" and step is None:
         source = load_source(this)
         return this.config.model.source, source.spec, source.params
-    path = this.checkpoints / str(step) if asked == "run" else Path(asked).expanduser()
-    path = path / "checkpoints" if (path / "checkpoints").is_dir() else path  # a run's folder
-    if path.is_dir() and (store.committed_steps(path) or (path / "params").is_dir()):
-        opened = store.open_checkpoint(path)
-        _require_tokenizer(this, opened.tokenizer_folder, asked)
-        return f"{asked} at step {opened.meta['step']}", *load_checkpoint(opened.step_folder)
-    folder = hf_folder.find_source(asked)
-    _require_tokenizer(this, folder, asked)
-    loaded = from_hf.load_hf(folder, hf_folder.show_progress("weights"))
-    return str(asked), loaded.spec, loaded.params
+    if asked == "run":
+        return f"run at step {step}", *load_checkpoint(this.checkpoints / str(step))
+    found = find_model(asked, "grade.model")
+    _require_tokenizer(this, found.tokenizer_folder, asked)
+    return found.name, *found.load()
 
 
-def _require_tokenizer(this: Run, folder: Path | None, asked: str) -> None:
+def _require_tokenizer(this: Run, folder: Path, asked: str) -> None:
     ours = this.workdir / "data" / "tokenizer"
-    if folder is None:
-        raise UserError(f"grade.model={asked!r} has no tokenizer beside it; convert it again, or give its HF folder")
     same = [set(load_tokenizer(f).get_vocab().items()) for f in (folder, ours)]
     if same[0] != same[1]:
         raise UserError(
@@ -126,5 +173,4 @@ def task_name(config_data: FrozenConfigDict) -> str:
         return "mixture"
     if is_generated(source):
         return source.partition(":")[0]
-    path = Path(source.partition(":")[0]).resolve()
-    return path.parent.name if path.stem in ("train", "test") else path.stem
+    return tasks.name_source(source)

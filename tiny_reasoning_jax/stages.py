@@ -9,16 +9,15 @@ import json
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
 
 from convert import from_hf, hf_folder, to_hf
 from convert.card import Card
+from tiny_reasoning_jax import eval_stage
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data import pipeline, prepare
 from tiny_reasoning_jax.data.gather import parse_weights
@@ -26,21 +25,19 @@ from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.device import device_memory, device_name
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval import evaluate, grade
+from tiny_reasoning_jax.eval import grade
 from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.eval.results import load_results
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
-from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.run import (
     Run,
-    load_checkpoint,
     load_graded,
     load_json,
     load_source,
     make_model_def,
     require_data,
-    task_name,
     write_facts,
 )
 from tiny_reasoning_jax.train import loop
@@ -57,7 +54,9 @@ def run(config: FrozenConfigDict) -> None:
       UserError: whatever the user can mend; nothing already saved is lost.
     """
     print(config.recipe, flush=True)
-    source = None if config.model.source == "random" else hf_folder.find_source(config.model.source)
+    eval_stage.refuse_early(config)
+    has_source = config.model.source != "random" and (config.stages != "eval" or config.eval.model == "run")
+    source = hf_folder.find_source(config.model.source) if has_source else None
     this = Run(config, Path(config.workdir), source)
     if source is not None:
         from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
@@ -97,7 +96,8 @@ def _refuse_too_large(this: Run) -> None:
 
 def _data(this: Run) -> bool:
     existed = (this.workdir / "data").exists()
-    prepare.prepare(this.config, this.workdir, this.source)
+    prepare.prepare(this.config, this.workdir, this.source, eval_stage.find_benchmarks(this.config))
+    eval_stage.refuse_unjudgeable_tests(this)
     if not existed:
         print(f"data: {this.workdir / 'data'}", flush=True)
     return not existed
@@ -245,65 +245,12 @@ class _stop_on_signal:
             signal.signal(number, handler)
 
 
-def _eval(this: Run) -> bool:
-    require_data(this)
-    step = this.latest_step()
-    if step is None:
-        raise UserError(f"no checkpoint in {this.checkpoints} to evaluate; run the train stage first")
-    settings = {"eval": json.loads(this.config.eval.to_json()), "seed": this.config.seed}
-    results = evaluate.load_results(this.workdir)
-    worked = False
-    for label, at_step in (("before", 0), ("after", step)):
-        wanted = {**settings, "step": at_step}
-        if results.get(label, {}).get("settings") == wanted:
-            continue
-        _evaluate_one(this, label, wanted)
-        worked = True
-    return worked
-
-
-def _evaluate_one(this: Run, label: str, settings: dict[str, Any]) -> None:
-    config = this.config
-    if label == "before":
-        source = load_source(this)
-        spec, params = source.spec, source.params
-    else:
-        spec, params = load_checkpoint(this.checkpoints / str(settings["step"]))
-    tokenizer = load_tokenizer(this.workdir / "data" / "tokenizer")
-    problems = prepare.load_problems(this.workdir / "data" / "test.jsonl")
-    problems = evaluate.select_problems(problems, config.eval.num_problems)
-    task, began = task_name(config.data), time.monotonic()
-    with Progress(f"eval {label}", len(problems), "problem") as progress:
-        samples = evaluate.evaluate(
-            make_model_def(config, spec), params, problems, tokenizer, config.eval,
-            task=task, seed=config.seed, on_batch=lambda done: progress.advance(len(done)),
-        )  # fmt: skip
-    seconds = time.monotonic() - began
-    evaluate.write_results(
-        this.workdir,
-        label,
-        {
-            "model": f"{config.model.source} at step {settings['step']}",
-            "settings": settings,
-            "seconds": seconds,
-        },
-        {task: samples},
-    )
-    write_facts(this, **{f"eval_{label}_seconds": seconds})
-    cell = evaluate.load_results(this.workdir)[label]["tasks"][task]
-    low, high = cell["ci95"]
-    print(
-        f"eval {label}: {task} {cell['accuracy']:.1%} correct ({cell['correct']} of {cell['n']}, 95 % interval "
-        f"{low:.1%} to {high:.1%})",
-        flush=True,
-    )
-
-
 def _export(this: Run) -> bool:
     step = this.latest_step()
     if step is None:
         raise UserError(f"no checkpoint in {this.checkpoints} to export; run the train stage first")
-    output, results = this.workdir / "hf", evaluate.load_results(this.workdir)
+    output = this.workdir / "hf"
+    results = {key: part for key, part in load_results(this.workdir).items() if key != "model"}  # another model's
     wanted = {"step": step, "results": {k: v["settings"] for k, v in results.items() if "settings" in v}}
     if output.exists() and load_json(this.workdir / "export.json") == wanted:
         return False
@@ -344,4 +291,4 @@ def _write_training_facts(this: Run, spec: ModelSpec) -> None:
     )
 
 
-STAGES = {"data": _data, "grade": _grade, "train": _train, "eval": _eval, "export": _export}
+STAGES = {"data": _data, "grade": _grade, "train": _train, "eval": eval_stage.run_eval, "export": _export}

@@ -1,4 +1,4 @@
-"""Run: pytest tests/eval/test_evaluate.py. From problems to graded samples and the files that keep them."""
+"""Run: pytest tests/eval/test_evaluate.py. From problems to graded samples, in whatever pieces they are made."""
 
 import dataclasses
 import json
@@ -7,24 +7,32 @@ from collections import Counter
 import pytest
 from ml_collections.config_dict import FrozenConfigDict
 
-from tiny_reasoning_jax.answers import Verdict
-from tiny_reasoning_jax.data import chat, gym, procedural
+from tiny_reasoning_jax import answers
+from tiny_reasoning_jax.data import chat
 from tiny_reasoning_jax.data.problems import CATEGORIES, DIFFICULTIES, Problem
-from tiny_reasoning_jax.data.tokenizer import train_tokenizer
+from tiny_reasoning_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval import evaluate
+from tiny_reasoning_jax.eval import evaluate, judge
+from tiny_reasoning_jax.eval.journal import Journal
+from tiny_reasoning_jax.eval.tasks import TASKS
+from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.sampling.generate import Completion
 
-EVAL = FrozenConfigDict(
-    {"num_problems": 9, "batch_size": 2, "max_new_tokens": 8, "temperature": 0.0, "top_p": 1.0, "top_k": 0}
-)
+SETTINGS = {
+    "num_problems": 9, "num_samples": 1, "batch_size": 2, "max_new_tokens": 8, "temperature": 0.0, "top_p": 1.0,
+    "top_k": 0, "protocol": "chat", "thinking": True, "unsafe_code": False,
+}  # fmt: skip
+TOY = Task("toy", "test")
 
 
-def _problem(number, category="algebra", difficulty=1, answer="7"):
-    prompt = f"What is {number}?"
-    return Problem(f"id-{number}", category, difficulty, prompt, "Seven.", answer, "test")
+def make_problem(number, category="algebra", difficulty=1, answer="7", **changes):
+    return Problem(f"id-{number}", category, difficulty, f"What is {number}?", "Seven.", answer, "test", **changes)
+
+
+def settings(**changes) -> FrozenConfigDict:
+    return FrozenConfigDict({**SETTINGS, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -37,119 +45,233 @@ def model(tokenizer):
     # More rows than the tokenizer has entries, as in the official checkpoints.
     spec = ModelSpec(len(tokenizer) + 60, 16, 16, 1, 2, 1, 8, 1e4, max_position_embeddings=64)
     model_def = ModelDef(spec, dtype="float32")
-    return model_def, model_def.create_params(0)
+    return model_def, {name: 4 * value for name, value in model_def.create_params(0).items()}  # unlike logits
 
 
-def _scripted(monkeypatch, tokenizer, texts):
+@pytest.fixture
+def scripted(monkeypatch, tokenizer):
     """Lets `generate` write these texts; <|im_end|> at the end of one is its EOS. Returns the calls."""
     calls = []
 
-    def generate(model_def, params, prompts, **settings):
-        calls.append((prompts, settings))
-        ids = [tokenizer(text.removesuffix("<|im_end|>"))["input_ids"] for text in texts]
-        ends = ["eos" if text.endswith("<|im_end|>") else "length" for text in texts]
-        return [Completion(tokens, [0.0], end) for tokens, end in zip(ids, ends, strict=True)]
+    def script(texts):
+        def generate(model_def, params, requests, **given):
+            calls.append((requests, given))
+            # As rows are finished, the last first.
+            for index, _ in reversed(list(enumerate(requests))):
+                ids = tokenizer(texts[index].removesuffix("<|im_end|>"))["input_ids"]
+                ended = texts[index].endswith("<|im_end|>")
+                yield index, Completion(ids, [-0.5] * (len(ids) + ended), "eos" if ended else "length")
 
-    monkeypatch.setattr(evaluate, "generate", generate)
-    return calls
+        monkeypatch.setattr(evaluate, "generate", generate)
+        return calls
+
+    return script
 
 
-def test_a_sample_says_what_was_asked_written_and_found(monkeypatch, tokenizer, model):
-    problems = [_problem(1), _problem(2, "logic", 3), _problem(3)]
+def run(model, problems, tokenizer, config=None, task=TOY, **changes):
+    config = config or settings()
+    questions = evaluate.pose(task, problems, tokenizer, config, model[0])
+    return evaluate.evaluate(*model, questions, tokenizer, config, task=task, **{"seed": 4, **changes})
+
+
+def test_a_sample_says_what_was_asked_written_and_found(scripted, tokenizer, model):
+    problems = [make_problem(1), make_problem(2, "logic", 3), make_problem(3)]
     right = "<think>\n3 + 4 = 7\n</think>\n\n\\boxed{7}"
     wrong = "<think>\n\\boxed{7}\n</think>\n\n<|im_start|>\\boxed{8}"
-    calls = _scripted(monkeypatch, tokenizer, [right + "<|im_end|>", wrong + "<|im_end|>", "<think>\nhmm"])
-    samples = evaluate.evaluate(*model, problems, tokenizer, EVAL, task="toy", seed=4)
+    calls = scripted([right + "<|im_end|>", wrong + "<|im_end|>", "<think>\nhmm"])
+    samples = run(model, problems, tokenizer)
+    num_tokens = len(tokenizer(right)["input_ids"])
     assert samples[0] == {
-        "id": "id-1", "task": "toy", "category": "algebra", "difficulty": 1, "prompt": "What is 1?",
-        "completion": right, "extracted": "7", "answer": "7", "verdict": "correct", "truncated": False,
-        "num_tokens": len(tokenizer(right)["input_ids"]),
+        "task": "toy", "id": "id-1", "sample": 0, "seed": 4, "category": "algebra", "difficulty": 1,
+        "prompt": "<|im_start|>user\nWhat is 1?<|im_end|>\n<|im_start|>assistant\n", "completion": right,
+        "extracted": "7", "how": "boxed", "answer": "7", "verdict": "correct", "truncated": False, "unclosed": False,
+        "num_tokens": num_tokens, "logp": -0.5 * (num_tokens + 1), "detail": "", "grader": answers.VERSION,
     }  # fmt: skip
     assert [sample["verdict"] for sample in samples] == ["correct", "wrong", "unparsed"]
     assert [sample["truncated"] for sample in samples] == [False, False, True]
+    assert [sample["unclosed"] for sample in samples] == [False, False, True]
     assert (samples[1]["category"], samples[1]["difficulty"], samples[1]["extracted"]) == ("logic", 3, "8")
     assert samples[2]["extracted"] is None and samples[1]["completion"] == wrong
-    [(prompts, settings)] = calls
-    assert prompts == chat.encode_prompts(tokenizer, [problem.prompt for problem in problems])
+    assert json.loads(json.dumps(samples)) == samples
+    [(requests, given)] = calls
+    assert [list(prompt) for prompt, _ in requests] == chat.encode_prompts(tokenizer, [p.prompt for p in problems])
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
-    assert settings == {
-        "max_new_tokens": 8, "eos_ids": tuple(ends), "batch_size": 2, "temperature": 0.0, "top_p": 1.0,
-        "top_k": 0, "seed": 4, "on_batch": None,
-    }  # fmt: skip
+    expected = {"max_new_tokens": 8, "eos_ids": tuple(ends), "batch_size": 2, "temperature": 0.0, "top_p": 1.0}
+    assert {name: given[name] for name in expected} == expected and given["seed"] == 4 and given["top_k"] == 0
 
 
 def test_a_real_model_is_asked_and_graded(tokenizer, model):
-    problems, batches = [_problem(number) for number in range(3)], []
-    samples = evaluate.evaluate(
-        *model, problems, tokenizer, EVAL, task="toy", seed=0, on_batch=lambda done: batches.append(len(done))
+    done = []
+    config = settings(num_samples=3, temperature=1.0)
+    samples = run(model, [make_problem(n) for n in range(3)], tokenizer, config, on_sample=lambda: done.append(1))
+    assert [(s["id"], s["sample"]) for s in samples] == [(f"id-{n}", k) for n in range(3) for k in range(3)]
+    assert len(done) == 9 and all(sample["verdict"] in ("wrong", "unparsed") for sample in samples)
+    assert len({sample["completion"] for sample in samples}) > 5, "samples of one problem differ"
+
+
+def test_a_sample_depends_on_nothing_else_that_is_asked(tokenizer, model):
+    problems = [make_problem(n) for n in range(5)]
+    all_of_them = run(model, problems, tokenizer, settings(num_samples=2, temperature=1.0))
+    alone = run(model, problems[3:4], tokenizer, settings(num_samples=1, temperature=1.0, batch_size=5))
+    assert alone == [sample for sample in all_of_them if (sample["id"], sample["sample"]) == ("id-3", 0)]
+
+
+# --- how problems are put -------------------------------------------------------------------------
+
+
+def test_without_thinking_the_prompt_ends_with_the_empty_block(scripted, tokenizer, model):
+    scripted(["\\boxed{7}<|im_end|>"])
+    [sample] = run(model, [make_problem(1)], tokenizer, settings(thinking=False))
+    assert sample["prompt"].endswith("assistant\n<think>\n\n</think>\n\n")
+    assert (sample["verdict"], sample["unclosed"]) == ("correct", False)
+
+
+def test_prompts_have_the_ids_of_the_real_tokenizers_own_template(shared_data):
+    qwen = load_tokenizer(shared_data / "qwen3_tokenizer")
+    model_def = ModelDef(ModelSpec(len(qwen), 16, 16, 1, 2, 1, 8, 1e4, max_position_embeddings=4096))
+    problems = [make_problem(1), make_problem("$x^2$ \u00e9\n\nor so")]
+    for thinking in (True, False):
+        for question in evaluate.pose(TOY, problems, qwen, settings(thinking=thinking), model_def):
+            turn = [{"role": "user", "content": question.problem.prompt}]
+            assert question.prompt == qwen.apply_chat_template(
+                turn, add_generation_prompt=True, enable_thinking=thinking, return_dict=False
+            )
+    [question] = evaluate.pose(TASKS["gsm8k"], problems[:1], qwen, settings(protocol="few-shot"), model_def)
+    assert question.text.endswith("\n\nQ: What is 1?\nA:") and qwen.decode(question.prompt) == question.text
+
+
+def test_an_answer_of_a_base_model_ends_at_the_next_question(scripted, tokenizer, model):
+    wide = dataclasses.replace(model[0], spec=dataclasses.replace(model[0].spec, max_position_embeddings=9000))
+    problems, config = [make_problem(1, answer="29"), make_problem(2)], settings(protocol="few-shot")
+    first, second = " 30 - 1 = 29. The answer is 29.\n\nQ: And 3?\nA: The answer is 3.", " It is 7"
+    scripted([first, second])
+    samples = run((wide, model[1]), problems, tokenizer, config, task=TASKS["gsm8k"])
+    assert [sample["completion"] for sample in samples] == [first.partition("\nQ:")[0], second]
+    assert [(sample["verdict"], sample["how"]) for sample in samples] == [
+        ("correct", "answer is"), ("correct", "last number")]  # fmt: skip
+    # What was written behind the answer is neither counted nor taken for an answer that was cut off.
+    assert [sample["truncated"] for sample in samples] == [False, True]
+    until_stop = len(tokenizer(first.partition(" And")[0])["input_ids"])
+    assert samples[0]["num_tokens"] == until_stop and samples[0]["logp"] == -0.5 * until_stop
+    assert samples[0]["prompt"].startswith("Q: ") and "<|im_start|>" not in samples[0]["prompt"]
+
+
+def test_the_continuation_of_a_function_is_run_below_its_head(scripted, tokenizer, model):
+    wide = dataclasses.replace(model[0], spec=dataclasses.replace(model[0].spec, max_position_embeddings=9000))
+    prompt = (
+        'Complete this Python function, and write it out in full.\n\n```python\ndef f(x):\n    """Doubles x."""\n```'
     )
-    assert [sample["id"] for sample in samples] == ["id-0", "id-1", "id-2"] and batches == [2, 1]
-    assert all(sample["verdict"] in ("wrong", "unparsed") for sample in samples)
-    assert json.loads(json.dumps(samples)) == samples
+    problem = dataclasses.replace(make_problem(1, tests="assert f(2) == 4\n"), prompt=prompt)
+    task = TASKS["humaneval"]
+    scripted(["    return 2 * x\n\ndef g():\n    oops(", "    return 3 * x<|im_end|>"])
+    other = dataclasses.replace(problem, id="id-2")
+    few_shot = settings(protocol="few-shot")
+    right, wrong = run((wide, model[1]), [problem, other], tokenizer, few_shot, task=task)
+    assert right["prompt"] == 'def f(x):\n    """Doubles x."""\n' and right["completion"] == "    return 2 * x\n"
+    assert (right["verdict"], right["how"], right["detail"]) == ("correct", "program", "")
+    assert wrong["verdict"] == "wrong" and wrong["detail"]
+    scripted(["<think>\n\n</think>\n\n```python\ndef f(x):\n    return x + x\n```<|im_end|>", "I cannot.<|im_end|>"])
+    right, none = run((wide, model[1]), [problem, other], tokenizer, task=task)
+    assert (right["verdict"], none["verdict"], none["how"]) == ("correct", "unparsed", None)
+
+
+def test_a_task_without_examples_and_a_template_without_the_switch_are_refused(tokenizer, model, monkeypatch):
+    with pytest.raises(UserError, match='"few-shot" has no examples for toy; they are there for gsm8k, math'):
+        evaluate.pose(TOY, [make_problem(1)], tokenizer, settings(protocol="few-shot"), model[0])
+    monkeypatch.setattr(chat, "render_prompt", lambda tokenizer, prompt, thinking=True: prompt)
+    with pytest.raises(UserError, match="eval.thinking=False changes nothing"):
+        evaluate.pose(TOY, [make_problem(1)], tokenizer, settings(thinking=False), model[0])
 
 
 def test_a_prompt_that_leaves_no_room_is_refused_with_the_remedy(tokenizer, model):
     room = 64 - len(chat.encode_prompts(tokenizer, ["What is 1?"])[0])
     with pytest.raises(UserError, match=f"id-1 has {64 - room} tokens.* 64 positions.*to {room} or less"):
-        settings = FrozenConfigDict({**EVAL.to_dict(), "max_new_tokens": room + 1})
-        evaluate.evaluate(*model, [_problem(1)], tokenizer, settings, task="toy", seed=0)
+        evaluate.pose(TOY, [make_problem(1)], tokenizer, settings(max_new_tokens=room + 1), model[0])
     endless = Problem("long", "logic", 1, "?" * 80, "", "", "test")
     with pytest.raises(UserError, match="problem long has .* positions: remove the problem"):
-        evaluate.evaluate(*model, [endless], tokenizer, EVAL, task="toy", seed=0)
+        evaluate.pose(TOY, [endless], tokenizer, settings(), model[0])
 
 
-def test_the_judge_finds_and_compares_the_answer():
-    problem = _problem(1, answer="1/2")
-    assert evaluate.judge(problem, "<think>\nx\n</think>\n\n\\boxed{0.5}") == ("0.5", Verdict.CORRECT)
-    assert evaluate.judge(problem, "<think>\n\\boxed{0.5}\n</think>\n\n\\boxed{2}") == ("2", Verdict.WRONG)
-    assert evaluate.judge(problem, "<think>\n\\boxed{0.5}") == (None, Verdict.UNPARSED)
+def test_what_cannot_be_judged_or_breaks_the_format_is_never_put(monkeypatch, tokenizer, model):
+    def missing():
+        raise UserError("no Landlock here")
+
+    monkeypatch.setattr(judge, "require_sandbox", missing)
+    with pytest.raises(UserError, match="1 of 2 problems of toy.*id-2.*no Landlock here"):
+        problems = [make_problem(1), make_problem(2, tests="assert f(1) == 2")]
+        evaluate.pose(TOY, problems, tokenizer, settings(), model[0])
+    with pytest.raises(UserError, match=r"a prompt of toy contains the special token '<\|im_end\|>'"):
+        evaluate.pose(TOY, [make_problem("<|im_end|>")], tokenizer, settings(), model[0])
 
 
-def test_a_family_with_several_right_answers_judges_them_itself():
-    problem = next(p for p in procedural.generate("test", 1000, 0) if p.source == "write" and p.difficulty == 1)
-    slope, _, rest = problem.answer.partition("*x")
-    right, wrong = (problem.answer, f"{rest}+x*{slope}"), (f"{problem.answer}+1", "no idea", "exit()")
-    for answer in right + wrong:
-        verdict = Verdict.CORRECT if answer in right else Verdict.WRONG
-        assert evaluate.judge(problem, f"\\boxed{{{answer}}}") == (answer, verdict)
-    assert evaluate.judge(problem, problem.answer) == (None, Verdict.UNPARSED)
+# --- going on -------------------------------------------------------------------------------------
 
 
-def test_a_problem_of_reasoning_gym_is_judged_by_its_task_on_the_extracted_answer(monkeypatch, tokenizer, model):
-    asked = []
-
-    def score(problem, text):
-        asked.append((problem.id, text))
-        return text == "2 x 3"
-
-    monkeypatch.setattr(gym, "score", score)
-    problem = Problem("gym:prime_factorization-1-0-0-ab", "arithmetic", 1, "6?", "", "3 x 2", "gym:prime_factorization")
-    for text, verdict in (("2 x 3", Verdict.CORRECT), ("3 x 2", Verdict.WRONG)):
-        assert evaluate.judge(problem, f"\\boxed{{{text}}}") == (text, verdict)
-    assert evaluate.judge(problem, "hmm") == (None, Verdict.UNPARSED)
-    assert asked == [(problem.id, "2 x 3"), (problem.id, "3 x 2")]
-
-    def changed(problem, text):
-        raise UserError(f"{problem.id} comes out differently")
-
-    monkeypatch.setattr(gym, "score", changed)
-    calls = _scripted(monkeypatch, tokenizer, [])
-    with pytest.raises(UserError, match="comes out differently"):
-        evaluate.evaluate(*model, [problem], tokenizer, EVAL, task="toy", seed=0)
-    assert not calls
+class Stopped(Exception):
+    pass
 
 
-def test_problems_that_only_a_run_could_judge_are_refused_before_anything_is_generated(monkeypatch, tokenizer, model):
-    problems = [_problem(1), dataclasses.replace(_problem(2), tests="assert f(1) == 2")]
-    calls = _scripted(monkeypatch, tokenizer, ["", ""])
-    with pytest.raises(UserError, match="1 of 2 test problems.*id-2.*no sandbox.*data.test_source"):
-        evaluate.evaluate(*model, problems, tokenizer, EVAL, task="toy", seed=0)
-    assert not calls
+def test_stopped_and_started_again_asks_only_for_what_is_missing(tmp_path, monkeypatch, tokenizer, model):
+    problems, config = [make_problem(n) for n in range(5)], settings(num_samples=3, temperature=1.0)
+    whole = run(model, problems, tokenizer, config)
+    real, asked = evaluate.generate, []
+
+    def dying(model_def, params, requests, **given):
+        asked.append(len(requests))
+        for number, one in enumerate(real(model_def, params, requests, **given)):
+            if number == 4:
+                raise Stopped
+            yield one
+
+    for _ in range(3):
+        with (
+            Journal(tmp_path / "j.jsonl", {"seed": 4}) as journal,
+            pytest.raises(Stopped),
+            monkeypatch.context() as patch,
+        ):
+            patch.setattr(evaluate, "generate", dying)
+            run(model, problems, tokenizer, config, journal=journal)
+        with (tmp_path / "j.jsonl").open("a") as file:
+            file.write('{"key": "torn')
+    assert asked == [15, 11, 7]
+    done = []
+    with Journal(tmp_path / "j.jsonl", {"seed": 4}) as journal:
+        assert run(model, problems, tokenizer, config, journal=journal, on_sample=lambda: done.append(1)) == whole
+    assert len(done) == 15
+    lines = (tmp_path / "j.jsonl").read_text().splitlines()
+    assert len(lines) == 1 + 15 and len({json.loads(line)["key"] for line in lines[1:]}) == 15
+
+
+def test_another_grader_judges_again_and_asks_nothing(tmp_path, monkeypatch, scripted, tokenizer, model):
+    problems = [make_problem(1), make_problem(2)]
+    calls = scripted(["\\boxed{7}<|im_end|>", "\\boxed{8}<|im_end|>"])
+    for version, verdicts in (("1", ["correct", "wrong"]), ("2", ["wrong", "wrong"])):
+        monkeypatch.setattr(answers, "VERSION", version)
+        if version == "2":
+            monkeypatch.setattr(answers, "grade", lambda text, answer: answers.Verdict.WRONG)
+        with Journal(tmp_path / "j.jsonl", {}) as journal:
+            samples = run(model, problems, tokenizer, journal=journal)
+        assert [sample["verdict"] for sample in samples] == verdicts
+        assert {sample["grader"] for sample in samples} == {version}
+    assert [len(requests) for requests, _ in calls] == [2, 0]
+
+
+def test_another_prompt_or_protocol_is_asked_anew(tmp_path, scripted, tokenizer, model):
+    calls = scripted(["\\boxed{7}<|im_end|>"] * 2)
+    for config, task in ((settings(), TOY), (settings(thinking=False), TOY), (settings(), TOY)):
+        with Journal(tmp_path / "j.jsonl", {}) as journal:
+            run(model, [make_problem(1)], tokenizer, config, task=task, journal=journal)
+    with Journal(tmp_path / "j.jsonl", {}) as journal:
+        run(model, [make_problem(1), make_problem(2)], tokenizer, journal=journal)
+    assert [len(requests) for requests, _ in calls] == [1, 1, 0, 1]
+
+
+# --- which problems -------------------------------------------------------------------------------
 
 
 def test_problems_are_chosen_evenly_and_not_from_the_beginning():
     grid = [(category, difficulty) for category in CATEGORIES[:3] for difficulty in DIFFICULTIES]
-    problems = [_problem(f"{c}-{d}-{i}", c, d) for c, d in grid for i in range(20)]
+    problems = [make_problem(f"{c}-{d}-{i}", c, d) for c, d in grid for i in range(20)]
     chosen = evaluate.select_problems(problems, 45)
     counts = Counter((problem.category, problem.difficulty) for problem in chosen)
     assert counts == dict.fromkeys(grid, 3)
@@ -158,63 +280,13 @@ def test_problems_are_chosen_evenly_and_not_from_the_beginning():
     first = [problem for problem in problems if int(problem.id.split("-")[-1]) < 3]
     assert set(chosen) != set(first)
     # Where a group runs out the others give more; where all run out there are all.
-    few = [_problem(i) for i in range(2)] + [_problem(10 + i, "logic", 5) for i in range(10)]
+    few = [make_problem(i) for i in range(2)] + [make_problem(10 + i, "logic", 5) for i in range(10)]
     assert Counter(p.category for p in evaluate.select_problems(few, 8)) == {"algebra": 2, "logic": 6}
     assert sorted(evaluate.select_problems(few, 99), key=few.index) == few
 
 
-def _samples(verdicts, first=0, **changes):
-    return [
-        {"id": f"id-{first + i}", "task": "toy", "category": "algebra", "difficulty": 1, "prompt": "?",
-         "completion": "line\u2028two\n\u00e9", "extracted": None, "answer": "7", "verdict": verdict,
-         "truncated": False, "num_tokens": 3, **changes}
-        for i, verdict in enumerate(verdicts)
-    ]  # fmt: skip
-
-
-def test_results_of_both_models_stand_side_by_side(tmp_path):
-    assert evaluate.load_results(tmp_path) == {} and evaluate.load_samples(tmp_path) == []
-    before = _samples(["wrong", "wrong", "unparsed", "correct"])
-    evaluate.write_results(tmp_path, "before", {"model": "base", "seconds": 1.5}, {"toy": before})
-    results = evaluate.load_results(tmp_path)
-    assert results.keys() == {"before"}
-    assert results["before"]["model"] == "base" and results["before"]["seconds"] == 1.5
-    assert results["before"]["tasks"]["toy"]["correct"] == 1
-    after = _samples(["correct", "correct", "correct", "wrong"])
-    evaluate.write_results(tmp_path, "after", {"model": "trained", "seconds": 2.5}, {"toy": after})
-    results = evaluate.load_results(tmp_path)
-    assert results["after"]["tasks"]["toy"]["by_difficulty"]["1"]["accuracy"] == 0.75
-    assert results["comparison"]["toy"]["n"] == 4 and results["comparison"]["toy"]["difference"] == 0.5
-    expected = [{"model": "before", **s} for s in before] + [{"model": "after", **s} for s in after]
-    assert evaluate.load_samples(tmp_path) == expected
-    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["results.json", "samples.jsonl"]
-
-
-def test_a_second_evaluation_replaces_the_first_and_pairs_by_problem(tmp_path):
-    for verdicts in (["wrong"] * 3, ["correct", "wrong"]):
-        evaluate.write_results(tmp_path, "after", {"model": "m", "seconds": 1.0}, {"toy": _samples(verdicts)})
-    assert len(evaluate.load_samples(tmp_path)) == 2
-    # Problem 1 is the only one that both have answered; its place in the lists differs.
-    evaluate.write_results(
-        tmp_path, "before", {"model": "m", "seconds": 1.0}, {"toy": _samples(["correct", "wrong"], first=1)}
-    )
-    comparison = evaluate.load_results(tmp_path)["comparison"]
-    assert comparison["toy"]["n"] == 1 and comparison["toy"]["difference"] == -1
-    assert [sample["model"] for sample in evaluate.load_samples(tmp_path)] == ["before"] * 2 + ["after"] * 2
-    evaluate.write_results(tmp_path, "before", {"model": "m", "seconds": 1.0}, {"toy": _samples(["wrong"], first=9)})
-    assert evaluate.load_results(tmp_path)["comparison"] == {}
-
-
-def test_a_killed_write_leaves_the_old_files(tmp_path, monkeypatch):
-    old = _samples(["correct"])
-    evaluate.write_results(tmp_path, "before", {"model": "m", "seconds": 1.0}, {"toy": old})
-
-    def dumps(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(evaluate.json, "dumps", dumps)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate.write_results(tmp_path, "before", {"model": "m", "seconds": 1.0}, {"toy": _samples(["wrong"])})
-    monkeypatch.undo()
-    assert evaluate.load_samples(tmp_path) == [{"model": "before", **old[0]}]
-    assert evaluate.load_results(tmp_path)["before"]["tasks"]["toy"]["correct"] == 1
+def test_a_part_of_a_benchmark_has_the_mixture_of_the_whole():
+    problems = [make_problem(i, difficulty=5 if i % 10 else 1) for i in range(1000)]
+    chosen = evaluate.select_problems(problems, 300, evenly=False)
+    assert 0.06 < sum(problem.difficulty == 1 for problem in chosen) / 300 < 0.14
+    assert evaluate.select_problems(problems[::-1], 400, evenly=False)[:300] == chosen

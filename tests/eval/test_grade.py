@@ -18,12 +18,18 @@ from tiny_reasoning_jax.data.sources import hash_prompt
 from tiny_reasoning_jax.data.tokenizer import train_tokenizer
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate, grade
+from tiny_reasoning_jax.eval.journal import Written
+from tiny_reasoning_jax.eval.judge import Judgement, judge
+from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.sampling.decode import decode, prefill
 from tiny_reasoning_jax.sampling.generate import Completion
 
-EVAL = FrozenConfigDict({"batch_size": 8, "max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0, "top_k": 0})
+EVAL = FrozenConfigDict({
+    "batch_size": 8, "max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "num_samples": 1,
+    "protocol": "chat", "thinking": True, "unsafe_code": False,
+})  # fmt: skip
 MODEL, DATA = {"name": "toy", "step": 3}, {"format": 1}
 PROBLEMS = [
     Problem(f"p-{i}", "algebra", 1 + i % 5, f"What is {i} plus 1?", "One more.", str(i + 1), "toy") for i in range(30)
@@ -73,10 +79,11 @@ def _lines(workdir):
 
 @pytest.fixture
 def letters(monkeypatch):
-    """Judges by the text's length, so that a random model is right at times and draws make a difference."""
+    """Judges by the text's letters, so that a random model is right at times and draws make a difference."""
 
     def judge(problem, text):
-        return text, (answers.Verdict.CORRECT, answers.Verdict.WRONG, answers.Verdict.UNPARSED)[len(text) % 3]
+        verdict = (answers.Verdict.CORRECT, answers.Verdict.WRONG, answers.Verdict.UNPARSED)[sum(map(ord, text)) % 3]
+        return Judgement(text, "boxed", verdict)
 
     monkeypatch.setattr(grade, "judge", judge)
 
@@ -84,9 +91,10 @@ def letters(monkeypatch):
 def _scripted(monkeypatch, tokenizer, write):
     """Lets `generate` continue every prompt with write(prompt's text), in full."""
 
-    def generate(model_def, params, prompts, *, on_batch=None, **settings):
-        texts = [write(tokenizer.decode(prompt)) for prompt in prompts]
-        return [Completion(tokenizer(text)["input_ids"], [0.0], "eos") for text in texts]
+    def generate(model_def, params, requests, **settings):
+        for index, request in reversed(list(enumerate(requests))):  # as rows are finished, the last first
+            text = write(tokenizer.decode(request.prompt))
+            yield index, Completion(tokenizer(text)["input_ids"], [0.0], "eos")
 
     monkeypatch.setattr(evaluate, "generate", generate)
 
@@ -116,7 +124,9 @@ def test_counts_are_those_of_the_evaluation_of_the_same_answers(tmp_path, monkey
 
     _scripted(monkeypatch, tokenizer, write)
     _grade(model, tokenizer, split, tmp_path, num_problems=30, temperature=0.0)
-    samples = evaluate.evaluate(*model, PROBLEMS, tokenizer, EVAL, task="toy", seed=0)
+    task = Task("toy", "test")
+    questions = evaluate.pose(task, PROBLEMS, tokenizer, EVAL, model[0])
+    samples = evaluate.evaluate(*model, questions, tokenizer, EVAL, task=task, seed=0)
     verdicts = {sample["id"]: sample["verdict"] for sample in samples}
     assert Counter(verdicts.values()) == {"correct": 11, "wrong": 9, "unparsed": 10}
     for line in _lines(tmp_path):
@@ -127,9 +137,9 @@ def test_counts_are_those_of_the_evaluation_of_the_same_answers(tmp_path, monkey
 def test_the_prompt_is_the_one_that_training_shows(tmp_path, monkeypatch, model, tokenizer, split):
     asked = []
 
-    def ask(model_def, params, prompts, *args, **settings):
-        asked.extend(map(tuple, prompts))
-        return [("", Completion([], [], "length"))] * len(prompts)
+    def ask(model_def, params, requests, *args, **settings):
+        asked.extend(tuple(request.prompt) for request in requests)
+        return enumerate([Written("", 0, 0.0, True)] * len(requests))
 
     monkeypatch.setattr(grade, "ask", ask)
     facts = _grade(model, tokenizer, split, tmp_path, num_problems=30, num_samples=1)
@@ -156,13 +166,13 @@ def test_stopped_and_started_again_is_the_same_as_never_stopped(
     for torn in ('{"id": "p-', '{"id": "p-1", "correct": 1}\n{"id'):
         with pytest.raises(KeyboardInterrupt):
             _grade(model, tokenizer, split, parts)
-        if torn.startswith('{"id": "p-1"'):  # the next chunk was half on disk
+        if torn.startswith('{"id": "p-1"'):  # of the next chunk one line and a half were on disk
             torn = (whole / "grades.jsonl").read_text().splitlines(keepends=True)[len(_lines(parts))] + "{"
         with (parts / "grades.jsonl").open("a") as file:
             file.write(torn)
         assert not json.loads((parts / "grades.json").read_text())["complete"]
     assert _grade(model, tokenizer, split, parts) == facts
-    assert calls == [4, 4, 4, 3, 3]
+    assert calls == [4, 4, 4, 3, 2]
     for name in ("grades.jsonl", "grades.json"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
     assert _grade(model, tokenizer, split, parts) == facts and len(calls) == 5  # nothing is asked again
@@ -170,7 +180,7 @@ def test_stopped_and_started_again_is_the_same_as_never_stopped(
     (parts / "grades.jsonl").write_bytes(whole_lines[:-9])  # within the very last line
     (parts / "grades.json").write_text(json.dumps({"settings": facts["settings"], "complete": False}))
     calls.clear()
-    assert _grade(model, tokenizer, split, parts) == facts and calls == [3]
+    assert _grade(model, tokenizer, split, parts) == facts and calls == [1]
     assert (parts / "grades.jsonl").read_bytes() == whole_lines
 
 
@@ -250,7 +260,7 @@ def test_procedural_examples_are_judged_by_their_family(tokenizer, model, tmp_pa
         original = known[problem.id]
         assert (problem.source, problem.prompt, problem.difficulty) == (
             original.source, original.prompt.strip(), original.difficulty)  # fmt: skip
-        assert evaluate.judge(problem, chat.show_answer(original.answer))[1] is answers.Verdict.CORRECT
+        assert judge(problem, chat.show_answer(original.answer)).verdict is answers.Verdict.CORRECT
 
 
 def test_the_hash_of_parameters_sees_every_value_and_name(model):

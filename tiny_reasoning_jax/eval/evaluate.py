@@ -1,139 +1,154 @@
-"""Problems in, graded samples out, and the files that keep them: eval/results.json and eval/samples.jsonl.
+"""Problems in, graded samples out.
 
-Every completion is kept with its verdict: a score that nobody can look behind is not written. It refuses
-prompts that do not fit into the model together with the longest completion (it never cuts one), and problems that
-only a run of the program that the model wrote could judge.
+A problem is put to a model as chat, exactly as training shows it, or to a base model as the text of a task's few-shot
+protocol. Refused: prompts that do not fit into the model together with the longest completion (none is ever cut), and
+problems whose answers cannot be judged here.
 """
 
-import dataclasses
+import bisect
+import collections
+import contextlib
 import hashlib
-import json
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from ml_collections.config_dict import FrozenConfigDict
 
 from tiny_reasoning_jax import answers
-from tiny_reasoning_jax.answers import Verdict
-from tiny_reasoning_jax.data import chat, gym
+from tiny_reasoning_jax.data import chat
 from tiny_reasoning_jax.data.problems import Problem
-from tiny_reasoning_jax.data.procedural import families
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.eval import statistics
+from tiny_reasoning_jax.eval.journal import Journal, Written, make_key
+from tiny_reasoning_jax.eval.judge import (
+    Judgement,
+    find_program,
+    is_unclosed,
+    judge,
+    judge_programs,
+    refuse_unjudgeable,
+)
+from tiny_reasoning_jax.eval.statistics import Sample
+from tiny_reasoning_jax.eval.tasks import TASKS
+from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
-from tiny_reasoning_jax.sampling.generate import Completion, generate
-from tiny_reasoning_jax.workdir import write_json
-
-Sample = dict[str, Any]
-Label = Literal["before", "after"]
+from tiny_reasoning_jax.sampling.generate import Completion, Request, generate
 
 
-def select_problems(problems: list[Problem], num_problems: int) -> list[Problem]:
-    """Returns num_problems spread evenly over (category, difficulty), or all of them if there are fewer.
+class Question(NamedTuple):
+    """A problem as it is put to a model: the whole text that is continued, and its token ids."""
 
-    They go round the groups, within a group by a hash of the id: the choice does not depend on the order of
-    the file, and a smaller selection is the beginning of a larger one.
+    problem: Problem
+    text: str
+    prompt: list[int]
+
+
+def select_problems(problems: list[Problem], num_problems: int, evenly: bool = True) -> list[Problem]:
+    """Returns num_problems, or all of them if there are fewer, chosen by a hash of the id.
+
+    The choice does not depend on the order of the file, and a smaller selection is the beginning of a larger one.
+
+    Args:
+      problems: to choose from.
+      num_problems: how many.
+      evenly: spread them over (category, difficulty), going round the groups. Otherwise their mixture is that of all,
+        so that a part of a benchmark estimates the score of the whole.
     """
-    by_hash = sorted(problems, key=_hash)
-    groups = defaultdict(list)
+    by_hash = sorted(problems, key=lambda problem: hashlib.sha256(problem.id.encode()).hexdigest())
+    if not evenly:
+        return by_hash[:num_problems]
+    groups = collections.defaultdict(list)
     for problem in by_hash:
         groups[problem.category, problem.difficulty].append(problem)
     rounds = {problem.id: number for group in groups.values() for number, problem in enumerate(group)}
     return sorted(by_hash, key=lambda problem: rounds[problem.id])[:num_problems]
 
 
-def _hash(problem: Problem) -> str:
-    return hashlib.sha256(problem.id.encode()).hexdigest()
+# --- asking ---------------------------------------------------------------------------------------
 
 
-def evaluate(
-    model_def: ModelDef,
-    params: Params,
-    problems: list[Problem],
-    tokenizer,
-    config_eval: FrozenConfigDict,
-    *,
-    task: str,
-    seed: int,
-    on_batch: Callable[[list[Completion]], None] | None = None,
-) -> list[Sample]:
-    """Lets the model answer every problem and grades what it wrote.
-
-    Args:
-      model_def: the model.
-      params: its parameters, as training holds them.
-      problems: what to ask.
-      tokenizer: of the model.
-      config_eval: section `eval` of the configuration.
-      task: name of the problem set, noted in every sample.
-      seed: of the draws, when temperature is above 0.
-      on_batch: called with the completions of each batch, for progress.
-
-    Returns:
-      One dict per problem, in their order: id, task, category, difficulty, prompt, completion (special tokens
-      such as <think> included, the end of turn not), extracted (text or None), answer, verdict ("correct",
-      "wrong", "unparsed"), truncated (no end of turn within max_new_tokens), num_tokens (of the completion).
+def pose(
+    task: Task, problems: list[Problem], tokenizer, config_eval: FrozenConfigDict, model_def: ModelDef
+) -> list[Question]:
+    """Returns the problems as the model will be asked.
 
     Raises:
-      UserError: a prompt is too long for the model, or an answer cannot be judged here.
+      UserError: an answer cannot be judged here, a prompt is too long for the model or spells a special token, or the
+        task or the tokenizer does not have the protocol that is asked for.
     """
-    _refuse_unjudgeable(problems)
-    prompts = chat.encode_prompts(tokenizer, [problem.prompt for problem in problems])
+    refuse_unjudgeable(problems, task.name, config_eval.unsafe_code)
+    chat.refuse_special_tokens(tokenizer, f"a prompt of {task.name}", *(problem.prompt for problem in problems))
+    if config_eval.protocol == "few-shot":
+        if task.few_shot is None:
+            known = ", ".join(name for name, other in TASKS.items() if other.few_shot)
+            raise UserError(
+                f'eval.protocol="few-shot" has no examples for {task.name}; they are there for {known}. Take '
+                'eval.protocol="chat" for the others'
+            )
+        texts = [task.few_shot(problem) for problem in problems]
+    else:
+        chat.check_tokenizer(tokenizer)
+        texts = [chat.render_prompt(tokenizer, problem.prompt, config_eval.thinking) for problem in problems]
+        if not config_eval.thinking and texts[0] == chat.render_prompt(tokenizer, problems[0].prompt):
+            raise UserError(
+                "eval.thinking=False changes nothing with the chat template of this tokenizer, which does not know "
+                "enable_thinking; leave it at True"
+            )
+    prompts = chat.encode_texts(tokenizer, texts)
     _refuse_long(model_def, problems, prompts, config_eval.max_new_tokens)
-    written = ask(
-        model_def, params, prompts, tokenizer, config_eval,
-        temperature=config_eval.temperature, seed=seed, on_batch=on_batch,
-    )  # fmt: skip
-    samples = []
-    for problem, (text, completion) in zip(problems, written, strict=True):
-        extracted, verdict = judge(problem, text)
-        samples.append({
-            "id": problem.id,
-            "task": task,
-            "category": problem.category,
-            "difficulty": problem.difficulty,
-            "prompt": problem.prompt,
-            "completion": text,
-            "extracted": extracted,
-            "answer": problem.answer,
-            "verdict": verdict.value,
-            "truncated": completion.stop_reason == "length",
-            "num_tokens": len(completion.tokens),
-        })  # fmt: skip
-    return samples
+    return [Question(*one) for one in zip(problems, texts, prompts, strict=True)]
 
 
 def ask(
     model_def: ModelDef,
     params: Params,
-    prompts: Sequence[Sequence[int]],
+    requests: Sequence[Request],
     tokenizer,
     config_eval: FrozenConfigDict,
     *,
     temperature: float,
     seed: int,
-    on_batch: Callable[[list[Completion]], None] | None = None,
-) -> list[tuple[str, Completion]]:
-    """Lets the model continue every prompt (token ids) until its turn ends; returns text and tokens in their order.
+    stops: tuple[str, ...] = (),
+) -> Iterator[tuple[int, Written]]:
+    """Lets the model continue prompts until its turn ends or one of `stops` comes; yields (index, what it wrote).
 
-    The text has special tokens such as <think> as written; the end of turn is not part of it.
+    They come as they are finished, in no order.
     """
     completions = generate(
         model_def,
         params,
-        prompts,
+        requests,
         max_new_tokens=config_eval.max_new_tokens,
-        eos_ids=(chat.end_of_turn_id(tokenizer), tokenizer.get_added_vocab()["<|endoftext|>"]),
+        eos_ids=chat.stop_ids(tokenizer),
         batch_size=config_eval.batch_size,
         temperature=temperature,
         top_p=config_eval.top_p,
         top_k=config_eval.top_k,
         seed=seed,
-        on_batch=on_batch,
+        should_stop=(lambda tokens: _find_stop(decode(tokenizer, tokens), stops) is not None) if stops else None,
     )
-    return [(decode(tokenizer, completion.tokens), completion) for completion in completions]
+    for index, completion in completions:
+        yield index, _read(completion, tokenizer, stops)
+
+
+def _read(completion: Completion, tokenizer, stops: tuple[str, ...]) -> Written:
+    text, num_tokens = decode(tokenizer, completion.tokens), len(completion.tokens)
+    end = _find_stop(text, stops)
+    if end is None:
+        return Written(text, num_tokens, _round(completion.logps), completion.stop_reason == "length")
+    # What was written behind the answer does not count: the fewest tokens that hold the stop.
+    has_stop = lambda count: _find_stop(decode(tokenizer, completion.tokens[:count]), stops) is not None
+    num_tokens = bisect.bisect_left(range(num_tokens), True, key=has_stop)
+    return Written(text[:end], num_tokens, _round(completion.logps[:num_tokens]), False)
+
+
+def _round(logps: Sequence[float]) -> float:
+    """The last digits of a log-probability depend on how many prompts are computed together."""
+    return round(sum(logps), 3)
+
+
+def _find_stop(text: str, stops: tuple[str, ...]) -> int | None:
+    """Returns where the first stop begins."""
+    return min((text.find(stop) for stop in stops if stop in text), default=None)
 
 
 def decode(tokenizer, tokens: Sequence[int]) -> str:
@@ -141,35 +156,111 @@ def decode(tokenizer, tokens: Sequence[int]) -> str:
     return tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def judge(problem: Problem, text: str) -> tuple[str | None, Verdict]:
-    """Returns the final answer found in a completion, None if there is none, and what becomes of it.
+# --- evaluating -----------------------------------------------------------------------------------
 
-    Where several answers are right the task or family decides, otherwise the program's grader.
+
+def evaluate(
+    model_def: ModelDef,
+    params: Params,
+    questions: list[Question],
+    tokenizer,
+    config_eval: FrozenConfigDict,
+    *,
+    task: Task,
+    seed: int,
+    journal: Journal | None = None,
+    on_sample: Callable[[], None] = lambda: None,
+) -> list[Sample]:
+    """Lets the model answer every question and grades what it wrote.
+
+    Args:
+      model_def: the model.
+      params: its parameters, as training holds them.
+      questions: what `pose` returned.
+      tokenizer: of the model.
+      config_eval: section `eval` of the configuration.
+      task: whose questions they are.
+      seed: of the draws, when temperature is above 0.
+      journal: completions that are there already are taken from it, new ones written to it.
+      on_sample: called when one more is there, for progress; also for each that was there already.
+
+    Returns:
+      config_eval.num_samples dicts for each question, in their order: the lines of samples.jsonl without "model".
     """
-    extracted = answers.extract(text)
-    if extracted is None:
-        return None, Verdict.UNPARSED
-    if problem.source.startswith("gym:"):
-        right = gym.score(problem, extracted)
-    elif problem.source in families.ACCEPTS:
-        right = families.check(dataclasses.replace(problem, answer=extracted))
-    else:
-        return extracted, answers.grade(text, problem.answer)
-    return extracted, Verdict.CORRECT if right else Verdict.WRONG
+    stops = task.stops if config_eval.protocol == "few-shot" else ()
+    wanted = [(question, sample) for question in questions for sample in range(config_eval.num_samples)]
+    keys = [make_key(question.prompt, stops, sample) for question, sample in wanted]
+    written = [journal.get(key) if journal else None for key in keys]
+    missing = [index for index, one in enumerate(written) if one is None]
+    for _ in range(len(written) - len(missing)):
+        on_sample()
+    completions = ask(
+        model_def, params, [Request(wanted[index][0].prompt, wanted[index][1]) for index in missing], tokenizer,
+        config_eval, temperature=config_eval.temperature, seed=seed, stops=stops,
+    )  # fmt: skip
+    with contextlib.closing(completions):
+        for number, one in completions:
+            index = missing[number]
+            written[index] = one
+            if journal:
+                journal.add(keys[index], one)
+            on_sample()
+    judgements = _judge_all([question for question, _ in wanted], written, task, config_eval)
+    return [
+        _make_sample(question, sample, one, judgement, task.name, seed)
+        for (question, sample), one, judgement in zip(wanted, written, judgements, strict=True)
+    ]
 
 
-def _refuse_unjudgeable(problems: list[Problem]) -> None:
-    """Raises, before hours of generation, what judging their answers would raise."""
-    programs = [problem.id for problem in problems if problem.tests]
-    if programs:
-        raise UserError(
-            f"{len(programs)} of {len(problems)} test problems ask for a program (the first is {programs[0]}); judging "
-            "it means running what a model wrote, which this version refuses because it has no sandbox: choose "
-            "another data.test_source in another workdir"
-        )
-    for problem in problems:
-        if problem.source.startswith("gym:"):
-            gym.score(problem, problem.answer)
+def _judge_all(
+    questions: list[Question], written: list[Written], task: Task, config_eval: FrozenConfigDict
+) -> list[Judgement]:
+    """Judges every completion; those with tests together, because the sandbox runs several at a time."""
+    is_chat = config_eval.protocol == "chat"
+    judgements: list[Judgement | None] = [None] * len(questions)
+    tested = [index for index, question in enumerate(questions) if question.problem.tests]
+    texts = [_whole_text(question, one) for question, one in zip(questions, written, strict=True)]
+    for index, (question, text) in enumerate(zip(questions, texts, strict=True)):
+        if not question.problem.tests:
+            judgements[index] = judge(question.problem, text)
+    if tested:
+        programs = [find_program(texts[index]) if is_chat else written[index].text for index in tested]
+        problems = [questions[index].problem for index in tested]
+        outcomes = judge_programs(programs, problems, config_eval.unsafe_code, task.preamble)
+        for index, judgement in zip(tested, outcomes, strict=True):
+            judgements[index] = judgement
+    return judgements
+
+
+def _whole_text(question: Question, written: Written) -> str:
+    """The completion, behind a <think> that the prompt has opened and left open, as some templates do."""
+    return "<think>" * is_unclosed(question.text) + written.text
+
+
+def _make_sample(
+    question: Question, sample: int, written: Written, judgement: Judgement, task: str, seed: int
+) -> Sample:
+    problem, _, _ = question
+    return {
+        "task": task,
+        "id": problem.id,
+        "sample": sample,
+        "seed": seed,
+        "category": problem.category,
+        "difficulty": problem.difficulty,
+        "prompt": question.text,
+        "completion": written.text,
+        "extracted": judgement.extracted,
+        "how": judgement.how,
+        "answer": problem.answer,
+        "verdict": judgement.verdict.value,
+        "truncated": written.truncated,
+        "unclosed": is_unclosed(_whole_text(question, written)),
+        "num_tokens": written.num_tokens,
+        "logp": written.logp,
+        "detail": judgement.detail,
+        "grader": answers.VERSION,
+    }
 
 
 def _refuse_long(model_def: ModelDef, problems: list[Problem], prompts: list[list[int]], max_new_tokens: int) -> None:
@@ -183,70 +274,3 @@ def _refuse_long(model_def: ModelDef, problems: list[Problem], prompts: list[lis
                 f"{max_new_tokens} that is more than the model's {places} positions: {shorter}remove the "
                 "problem"
             )
-
-
-def write_results(workdir: Path, label: Label, facts: dict[str, Any], samples_by_task: dict[str, list[Sample]]) -> None:
-    """Writes what one model achieved, in place of what `label` had; a file is replaced whole or not at all.
-
-    results.json: {"before": {**facts, "tasks": {name: summary}}, "after": {...}} and, once both are there,
-    "comparison": {name: paired difference after - before over the n problems that both answered}.
-    samples.jsonl: every sample of both, with "model": label.
-
-    Args:
-      workdir: of the run.
-      label: which model.
-      facts: "model" (its name), "seconds", and what else should stand beside the numbers.
-      samples_by_task: from `evaluate`, at least one task, none empty.
-    """
-    folder = workdir / "eval"
-    folder.mkdir(parents=True, exist_ok=True)
-    others = [sample for sample in load_samples(workdir) if sample["model"] != label]
-    new = [{"model": label, **sample} for samples in samples_by_task.values() for sample in samples]
-    # Before first, then after, whichever was written last.
-    samples = others + new if label == "after" else new + others
-    _write_lines(folder / "samples.jsonl", samples)
-    tasks = {name: statistics.summarize(samples) for name, samples in samples_by_task.items()}
-    results = {**load_results(workdir), label: {**facts, "tasks": tasks}}
-    results.pop("comparison", None)
-    if "before" in results and "after" in results:
-        results["comparison"] = _compare(samples)
-    # Last, because a finished evaluation is known by its entry here.
-    write_json(folder / "results.json", results)
-
-
-def load_results(workdir: Path) -> dict[str, Any]:
-    """The content of eval/results.json; {} if there is none yet."""
-    path = workdir / "eval" / "results.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def load_samples(workdir: Path) -> list[Sample]:
-    """The samples of eval/samples.jsonl; none if there is no such file yet."""
-    path = workdir / "eval" / "samples.jsonl"
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
-
-def _compare(samples: list[Sample]) -> dict[str, Any]:
-    """Paired differences by task."""
-    solved: dict[Label, dict] = {"before": defaultdict(dict), "after": defaultdict(dict)}
-    for sample in samples:
-        solved[sample["model"]][sample["task"]][sample["id"]] = sample["verdict"] == "correct"
-    comparison = {}
-    for task, before in solved["before"].items():
-        after = solved["after"][task]
-        both = [name for name in before if name in after]
-        if both:
-            difference = statistics.paired_difference((before[i] for i in both), (after[i] for i in both))
-            comparison[task] = {"n": len(both), **difference}
-    return comparison
-
-
-def _write_lines(path: Path, samples: list[Sample]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as lines:
-        for sample in samples:
-            lines.write(json.dumps(sample, ensure_ascii=False) + "\n")
-    temporary.replace(path)

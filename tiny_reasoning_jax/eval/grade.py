@@ -4,8 +4,9 @@
     grades.json    whose pass rates these are (model, data, sampling, seed, grader), and what they come to
 
 The prompt is the one that training shows, the reference what `answers.extract` finds in the completion that training
-shows, the judge that of evaluation. Grading goes on where it was stopped and ends in the same files. It refuses to mix
-two models, or two ways of sampling, in one file. An example that cannot be judged (a program, whose judge would have
+shows, the judge that of evaluation. Grading goes on where it was stopped and ends in the same files: what a model
+writes depends on the seed, the prompt and the number of the sample, and on nothing else. It refuses to mix two models,
+or two ways of sampling, in one file. An example that cannot be judged (a program, whose judge would have
 to run it) or leaves the model no room is skipped and counted, never guessed.
 """
 
@@ -31,13 +32,14 @@ from tiny_reasoning_jax.data.problems import DIFFICULTIES, Problem
 from tiny_reasoning_jax.data.procedural import families
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import statistics
-from tiny_reasoning_jax.eval.evaluate import ask, decode, judge
+from tiny_reasoning_jax.eval.evaluate import ask, decode
+from tiny_reasoning_jax.eval.judge import judge
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.sampling.generate import Request
 from tiny_reasoning_jax.workdir import flatten, write_json
 
-GRADER = "tiny_reasoning_jax.eval.evaluate.judge"
-CHUNK = 256  # problems between two writes; fixed, because a problem's draws depend on its place in its chunk
+CHUNK = 256  # problems between two writes
 _READ = 1000  # examples in memory at a time
 _PROCEDURAL_ID = re.compile(r"(\w+)-[1-5]-[0-9a-f]{16}")
 _GYM_ID = re.compile(r"(gym:\w+)-.*")
@@ -67,9 +69,6 @@ def grade(
 ) -> dict[str, Any]:
     """Measures pass rates and writes workdir/grades.jsonl and grades.json; what is there already is not done again.
 
-    Sample j of a problem depends on the seed, j and the problem's rank among the questions of `select_examples`: not
-    on num_problems, num_samples, the batch size, or where the work was interrupted.
-
     Args:
       model_def: the model.
       params: its parameters, as training holds them.
@@ -93,22 +92,20 @@ def grade(
     """
     sampling = {name: config_eval[name] for name in ("max_new_tokens", "top_p", "top_k")}
     asked = {"num_problems": num_problems, "num_samples": num_samples, "temperature": temperature, "seed": seed}
-    settings = {"model": model, "data": data, **asked, **sampling, "grader": GRADER, "chunk": CHUNK}
+    settings = {"model": model, "data": data, **asked, **sampling, "grader": answers.VERSION}
     facts = _claim(workdir, json.loads(json.dumps(settings)))
     if facts["complete"]:
         return facts
     examples = select_examples(split, num_problems)
     questions, skipped = read_questions(model_def, tokenizer, split, examples, config_eval.max_new_tokens)
     path = workdir / "grades.jsonl"
-    start = _keep_whole_chunks(path, [question.problem.id for question in questions])
+    start = _keep_whole_lines(path, [question.problem.id for question in questions])
     total = num_samples * len(questions)
     with path.open("a", encoding="utf-8") as lines, Progress("grade", total, "sample", num_samples * start) as progress:
         for begin in range(start, len(questions), CHUNK):
             grades = _grade_chunk(
                 model_def, params, tokenizer, config_eval, questions[begin : begin + CHUNK],
-                seeds=[_create_seed(seed, begin, sample) for sample in range(num_samples)],
-                temperature=temperature,
-                on_batch=lambda done: progress.advance(len(done)),
+                num_samples=num_samples, temperature=temperature, seed=seed, on_sample=lambda: progress.advance(1),
             )  # fmt: skip
             lines.writelines(json.dumps(one, ensure_ascii=False) + "\n" for one in grades)
             lines.flush()
@@ -146,11 +143,11 @@ def make_probe(
     questions, _ = read_questions(model_def, tokenizer, split, examples, config_eval.max_new_tokens)
 
     def probe(params: Params) -> list[float]:
-        prompts = [question.prompt for question in questions]
-        written = ask(model_def, params, prompts, tokenizer, config_eval, temperature=0.0, seed=seed)
+        requests = [Request(question.prompt, 0) for question in questions]
         solved = collections.defaultdict(list)
-        for (problem, _), (text, _) in zip(questions, written, strict=True):
-            solved[problem.difficulty].append(judge(problem, text)[1] is Verdict.CORRECT)
+        for index, written in ask(model_def, params, requests, tokenizer, config_eval, temperature=0.0, seed=seed):
+            problem = questions[index].problem
+            solved[problem.difficulty].append(judge(problem, written.text).verdict is Verdict.CORRECT)
         return [float(np.mean(solved[level])) if level in solved else math.nan for level in DIFFICULTIES]
 
     return probe
@@ -234,30 +231,33 @@ def _find_source(example_id: str) -> str:
 
 
 def _grade_chunk(
-    model_def, params, tokenizer, config_eval, questions: list[Question], *, seeds: list[int], temperature, on_batch
+    model_def,
+    params,
+    tokenizer,
+    config_eval,
+    questions: list[Question],
+    *,
+    num_samples: int,
+    temperature: float,
+    seed: int,
+    on_sample: Callable[[], None],
 ) -> list[dict[str, Any]]:
-    """Grades the questions, one sample of each for every seed."""
+    """Grades the questions, num_samples answers of each."""
     grades = [
-        {"id": problem.id, "correct": 0, "samples": len(seeds), "unparsed": 0, "truncated": 0}
+        {"id": problem.id, "correct": 0, "samples": num_samples, "unparsed": 0, "truncated": 0}
         for problem, _ in questions
     ]
-    prompts = [question.prompt for question in questions]
-    for seed in seeds:
-        written = ask(
-            model_def, params, prompts, tokenizer, config_eval, temperature=temperature, seed=seed, on_batch=on_batch
-        )
-        for one, (problem, _), (text, completion) in zip(grades, questions, written, strict=True):
-            _, verdict = judge(problem, text)
-            one["correct"] += verdict is Verdict.CORRECT
-            one["unparsed"] += verdict is Verdict.UNPARSED
-            one["truncated"] += completion.stop_reason == "length"
+    asked = [(number, sample) for number in range(len(questions)) for sample in range(num_samples)]
+    requests = [Request(questions[number].prompt, sample) for number, sample in asked]
+    answered = ask(model_def, params, requests, tokenizer, config_eval, temperature=temperature, seed=seed)
+    for index, written in answered:
+        number, _ = asked[index]
+        verdict = judge(questions[number].problem, written.text).verdict
+        grades[number]["correct"] += verdict is Verdict.CORRECT
+        grades[number]["unparsed"] += verdict is Verdict.UNPARSED
+        grades[number]["truncated"] += written.truncated
+        on_sample()
     return grades
-
-
-def _create_seed(seed: int, begin: int, sample: int) -> int:
-    """The sampler tells prompts apart by their place in its list; this tells lists and samples apart."""
-    digest = hashlib.sha256(f"{seed}/{begin}/{sample}".encode()).digest()
-    return int.from_bytes(digest[:4], "big") >> 1
 
 
 def _claim(workdir: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -279,15 +279,13 @@ def _claim(workdir: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def _keep_whole_chunks(path: Path, ids: list[str]) -> int:
-    """Cuts grades.jsonl back to the whole chunks that it holds, and returns the number of problems in them."""
+def _keep_whole_lines(path: Path, ids: list[str]) -> int:
+    """Cuts off a last line that a killed process left unfinished, and returns the number of problems that are there."""
     if not path.exists():
         return 0
     lines = path.read_bytes().splitlines(keepends=True)
     if lines and not lines[-1].endswith(b"\n"):
-        lines.pop()  # the process was killed while it wrote
-    if len(lines) < len(ids):
-        lines = lines[: len(lines) // CHUNK * CHUNK]
+        lines.pop()
     try:
         found = [json.loads(line)["id"] for line in lines]
     except (ValueError, KeyError, TypeError):
