@@ -30,13 +30,13 @@ class Confinement:
     def __init__(self, folder: str, seconds: int, unsafe: bool) -> None:
         self._folder = folder
         self._limits = (
-            (resource.RLIMIT_CPU, seconds),  # soft and hard are one, so that no signal announces it
-            (resource.RLIMIT_AS, MEMORY_BYTES),
-            (resource.RLIMIT_FSIZE, FILE_BYTES),
-            (resource.RLIMIT_NOFILE, OPEN_FILES),
-            (resource.RLIMIT_CORE, 0),
-            (resource.RLIMIT_MEMLOCK, 0),
-            (resource.RLIMIT_MSGQUEUE, 0),
+            (resource.RLIMIT_CPU, seconds, seconds + 1),  # SIGXCPU says what happened; who catches it gets SIGKILL
+            (resource.RLIMIT_AS, MEMORY_BYTES, MEMORY_BYTES),
+            (resource.RLIMIT_FSIZE, FILE_BYTES, FILE_BYTES),
+            (resource.RLIMIT_NOFILE, OPEN_FILES, OPEN_FILES),
+            (resource.RLIMIT_CORE, 0, 0),
+            (resource.RLIMIT_MEMLOCK, 0, 0),
+            (resource.RLIMIT_MSGQUEUE, 0, 0),
         )
         self._rules = None if unsafe else _make_rules(folder)
         self._filter = None if unsafe else seccomp.make_filter(platform.machine())
@@ -57,8 +57,8 @@ class Confinement:
         os.environ.clear()
         for number in (1, 2):
             os.dup2(0, number)  # 0 is /dev/null: there is nothing to read, and what is printed goes nowhere
-        for name, most in self._limits:
-            resource.setrlimit(name, (most, most))
+        for name, soft, hard in self._limits:
+            resource.setrlimit(name, (soft, hard))
         kernel.forbid_inspection()
         kernel.forbid_new_privileges()
         if self._rules is not None:

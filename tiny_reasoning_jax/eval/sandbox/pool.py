@@ -237,7 +237,7 @@ class _Worker:
         if not os.WIFSIGNALED(status):
             return f"exited with status {os.waitstatus_to_exitcode(status)}"
         number = os.WTERMSIG(status)
-        if number == signal.SIGKILL and cpu_seconds > 0.9 * self._seconds:  # the kernel counts in ticks
+        if number == signal.SIGXCPU or number == signal.SIGKILL and cpu_seconds > self._seconds:
             return "timeout"
         return f"killed by {signal.Signals(number).name}"
 

@@ -21,7 +21,10 @@ def serve(link: int) -> None:
             request = wire.receive(link)
         except EOFError:
             return
-        wire.send(link, program.answer(*request))
+        try:
+            wire.send(link, program.answer(*request))
+        except wire.BadMessage as error:  # an answer too large to send
+            wire.send(link, _raised(error))
 
 
 class _Program:

@@ -34,6 +34,9 @@ class Reference:
         object.__setattr__(self, "_Reference__ask", ask)
         object.__setattr__(self, "_Reference__number", number)
 
+    def __repr__(self) -> str:
+        return "<object of the program>"
+
     def __call__(self, *arguments, **keywords):
         """Calls it there, with copies of plain values."""
         return self.__ask("call", self, *arguments, **keywords)
@@ -99,7 +102,7 @@ class _Program:
         match self._exchange(request):
             case ["gave", tree, list(changed)]:
                 value = self._decode(tree)
-                if value is None:
+                if operation == "call" and value is None:
                     self._put_back(arguments, changed)
                 self.last = _show(value)
                 return value
@@ -119,7 +122,7 @@ class _Program:
             wire.send(self._link, request)
             return wire.receive(self._link)
         except wire.BadMessage as bad:
-            self._lose(f"the program's answer cannot be read: {bad}")
+            self._lose(f"between tests and program: {bad}")
         except (EOFError, OSError):
             self.ended = True
             self._lose("the program ended")
