@@ -1,18 +1,12 @@
-"""Run: pytest tests/answers/test_answers.py. The grader against a table, GSM8K, MATH and noise."""
+"""Run: pytest tests/answers/test_answers.py. The grader against tables, noise and hostile texts."""
 
-import json
 import random
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tiny_reasoning_jax.answers import Verdict, extract, grade
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
-GSM8K = SHARED / "gsm8k" / "test.jsonl"
-MATH = SHARED / "math" / "test.jsonl"
+from tiny_reasoning_jax.answers import Verdict, equal, extract, grade
 
 
 def boxed(answer: str) -> str:
@@ -62,7 +56,7 @@ CORRECT = [
     ("\\frac12", "1/2"), ("\\frac{360}7", "360/7"), ("\\dfrac{3}{4}", "\\frac{3}{4}"),
     ("-\\frac{1}{2}", "\\frac{-1}{2}"), ("\\frac{1}{-2}", "-0.5"), ("1 1/2", "3/2"),
     ("1\\frac{1}{2}", "1.5"), ("-1\\frac12", "-3/2"), ("4/2", "2"), ("0.125", "\\tfrac18"),
-    ("$\\frac{1}{3}$", "1/3"), ("50%", "50"), ("50\\%", "50%"), ("50 percent", "0.5"), ("1/2", "50%"),
+    ("$\\frac{1}{3}$", "1/3"), ("2^10", "1024"), ("50%", "50"), ("50\\%", "50%"), ("50 percent", "0.5"), ("1/2", "50%"),
     ("50", "50%"), ("$18", "18"), ("\\$18", "18"), ("$18.00", "18"), ("-$18", "-18"),
     ("$1,450,000", "1450000"), ("18 dollars", "$18"), ("18$", "18"), ("$\\$18$", "18"),
     ("$18 per hour", "18"), ("7 cm", "7"), ("7\\text{ cm}", "7 cm"), ("7cm", "7 centimeters"),
@@ -116,53 +110,23 @@ def test_no_answer_is_unparsed_and_not_wrong():
     assert [str(verdict) for verdict in Verdict] == ["correct", "wrong", "unparsed"]
 
 
-@pytest.mark.skipif(not GSM8K.exists(), reason="no GSM8K here")
-def test_every_gsm8k_answer_equals_itself_and_no_neighbour():
-    answers = [json.loads(line)["answer"] for line in GSM8K.read_text(encoding="utf-8").splitlines()]
-    assert len(answers) == 1319
-    for answer in answers:
-        gold = answer.rpartition("####")[2].strip()
-        value = int(gold.replace(",", ""))
-        assert extract(answer) == gold
-        for same in (
-            gold,
-            str(value),
-            f"{value:,}",
-            f"${value}",
-            f"{value}.00",
-            f"{2 * value}/2",
-            f"{value} apples",
-        ):
-            assert grade(boxed(same), gold) is Verdict.CORRECT, (same, gold)
-            assert grade(f"So it is.\n#### {same}", gold) is Verdict.CORRECT, (same, gold)
-        for other in (value + 1, -value or 1, 10 * value + 1, f"{value}.5", f"1/{value + 2}", f"{value}x"):
-            assert grade(boxed(str(other)), gold) is Verdict.WRONG, (other, gold)
-
-
-@pytest.mark.skipif(not MATH.exists(), reason="no MATH here")
-def test_every_math_solution_is_graded_correct_against_itself():
-    solutions = [json.loads(line)["solution"] for line in MATH.read_text(encoding="utf-8").splitlines()]
-    assert all(grade(solution, solution) is Verdict.CORRECT for solution in solutions)
-
-
 PIECES = (
-    *"0123456789+-*/^=.,:;!?%$#(){}[]\\ \n\t'\"`_abxyzé½²٣−",
-    *("\\boxed{", "}", "</think>", "<think>", "\\frac", "\\text{", "####", "answer is ", "\ud800", "\x00"),
-    *("\\left(", "\\right)", "1/0", "10^10^10", "9" * 50, "<|im_end|>", " cm", "\\circ", "{,}", "\\sqrt{"),
+    *"0123456789+-*/^=.,:;!?%$#(){}[]\\ \n\t'\"`_abxyzπ√½²٣⁵−≤≥≠∪∈∅±≈…<>|&eif",
+    *("\\boxed{", "}", "</think>", "<think>", "\\frac", "\\text{", "####", "answer is ", "\ud800", "\x00", "\\sqrt"),
+    *("\\left(", "\\right)", "1/0", "10^10^10", "9" * 50, "<|im_end|>", " cm", "\\circ", "{,}", "\\sqrt{", "\\sqrt["),
+    *("\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "\\pm", "\\cup", "\\infty", " and ", " or ", "\\log_", "\\sin"),
+    *("\\int", "\\sum_{", "\\binom", "\\overline{", "x = ", "1,000", "12:30", "(B) ", "yes, ", "\\lfloor", "**", "^{"),
 )  # fmt: skip
 
 
 def test_noise_never_raises_and_equals_itself():
     rng = random.Random(0)
-    for _ in range(4000):
-        found = "".join(rng.choices(PIECES, k=rng.randrange(25)))
-        answer = "".join(rng.choices(PIECES, k=rng.randrange(25)))
+    for _ in range(20_000):
+        found, answer = ("".join(rng.choices(PIECES, k=rng.randrange(25))) for _ in range(2))
         assert isinstance(grade(found, answer), Verdict)
         assert isinstance(grade(boxed(found), answer), Verdict)
-        assert isinstance(grade(boxed(found), found[: len(found) // 2]), Verdict)
-        box = extract(boxed(found))
-        if box is not None and extract(boxed(box)) == box and "boxed" not in box:
-            assert grade(boxed(box), box) is Verdict.CORRECT, repr(found)
+        assert equal(found, found) == bool(found.strip())
+        assert isinstance(equal(found, answer), bool)
 
 
 def test_numbers_beyond_the_interpreters_digit_limit_stay_text():
@@ -183,14 +147,33 @@ HOSTILE = [
     "\\boxed{" + "$" * 990 + "}", "\\boxed{" + "\\$" * 490 + "$}", "\\boxed{1 " + "a" * 190 + "}",
     "\\boxed{10^{10^{10^{10}}}}", "\\boxed{" + "a=" * 400 + "}", "answer" + " " * 200_000,
     "\\boxed" + " " * 200_000, "\\" * 200_000, "\\boxed{" + "(1," * 240 + "1" + ")" * 240 + "}",
-    "\\boxed{" + "\\frac" * 190 + "}", "#" * 200_000,
+    "\\boxed{" + "\\frac" * 190 + "}", "#" * 200_000, "\\boxed{" + "x^" * 490 + "x}", "\\boxed{" + "1+" * 490 + "1}",
+    "\\boxed{" + "1/" * 490 + "1}", "\\boxed{" + "\\sin" * 190 + "x}", "\\boxed{" + "x!" * 490 + "}",
+    "\\boxed{(x+1)^{999999}(y+1)^{999999}}", "\\boxed{3000!" + "*3000!" * 100 + "}", "\\boxed{e^{e^{e^{e^{99}}}}}",
+    "\\boxed{" + "|" * 990 + "}", "\\boxed{" + "-" * 990 + "}", "\\boxed{" + "(0,1)\\cup" * 90 + "(0,1)}",
+    "\\boxed{" + ",".join(f"\\sin{{{i}x}}" for i in range(70)) + "}", "\\boxed{" + "\\pm" * 300 + "}",
+    "\\boxed{" + "x=" * 490 + "1}", "\\boxed{" + "1<" * 490 + "x}", "\\boxed{" + "\\sqrt{" * 140 + "2" + "}" * 141,
+    "\\boxed{" + "\\begin{pmatrix}" * 60 + "}", "\\boxed{\\frac{1}{9999999999!}}", "\\boxed{9^{9^{9}}}",
+    "\\boxed{\\binom{99999999}{49999999}}", "\\boxed{" + "1 and " * 160 + "1}", "1 " * 100_000,
+    "\\boxed{" + "[" * 990 + "}",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("completion", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_completions_cost_little(completion):
     start = time.perf_counter()
-    answers = ["5", "(1,2)", completion[7:900], "9" * 900, "1," * 400 + "2"]
+    answers = [
+        "5",
+        "(1,2)",
+        completion[7:900],
+        "9" * 900,
+        "1," * 400 + "2",
+        "\\sin x",
+        "x^{999999}",
+        "x = 5",
+        "\\{1,2\\}",
+    ]
+    answers += ["[0,1]", "\\cos 1,\\cos 2", completion[7:900].replace("1", "2"), completion[7:900].replace("x", "y")]
     for answer in answers:
         assert isinstance(grade(completion, answer), Verdict)
     assert time.perf_counter() - start < 2.0

@@ -79,6 +79,8 @@ def _same_one(found: str, gold: str, depth: int) -> Answer:
     found_relation, gold_relation = structure.split_relation(found), structure.split_relation(gold)
     if found_relation and gold_relation:
         return _same_relations(found_relation, gold_relation, depth)
+    if found_name and gold_name:
+        return False
     if found_relation or gold_relation or found_name or gold_name:
         found_value, gold_value = _worked_out(found), _worked_out(gold)
         known = found_value is not None and gold_value is not None
@@ -191,10 +193,12 @@ def _any(answers) -> Answer:
 
 def _same_intervals(found: str, gold: str, depth: int) -> Answer:
     """Compares unions of intervals and inequalities; None where one of the two is none, or both can be points."""
-    found_read, gold_read = (structure.read_intervals(structure.split_name(text)[1]) for text in (found, gold))
+    (found_name, found), (gold_name, gold) = structure.split_name(found), structure.split_name(gold)
+    found_read, gold_read = structure.read_intervals(found), structure.read_intervals(gold)
     if found_read is None or gold_read is None:
         return None
     (found_pieces, found_variable, found_sure), (gold_pieces, gold_variable, gold_sure) = found_read, gold_read
+    found_variable, gold_variable = found_variable or found_name, gold_variable or gold_name
     if not found_sure and not gold_sure:
         return None
     if len(found_pieces) != len(gold_pieces):

@@ -10,7 +10,7 @@ import math
 import random
 import threading
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import mpmath
 
@@ -21,9 +21,9 @@ _TOLERANCE_DIGITS = 80
 # Where a variable is at each point that is tried, and how many points must give values.
 _RANGES = ((1, 4), (-4, -1), (8, 40), (0, 1), (-1, 1), (100, 400), (-40, 40), (2, 8))
 _NUM_POINTS = 3
-_MAX_BITS = 40_000  # of an exact number
+_MAX_BITS = 24_000  # of an exact number
 _MAX_EXPONENT = 10**6
-_MAX_FACTORIAL = 3000
+_MAX_FACTORIAL = 2400
 _MAX_ROOT = 1000
 _MAX_ROOT_BITS = 4000
 _POLE = 10**50  # tan 90 degree comes out as a number
@@ -184,8 +184,7 @@ class _Evaluation:
         kind, *parts = tree
         value, size = getattr(self, f"_{kind}")(*parts)
         if size is None:
-            if value.numerator.bit_length() + value.denominator.bit_length() > _MAX_BITS:
-                raise Undefined
+            _bound(value)
         elif not _mp.isfinite(value):
             raise Undefined
         return value, size
@@ -212,13 +211,13 @@ class _Evaluation:
     def _sum(self, trees):
         pairs = [self.value(tree) for tree in trees]
         if all(size is None for _, size in pairs):
-            return sum(value for value, _ in pairs), None
+            return reduce(lambda total, pair: _bound(total + pair[0]), pairs, Fraction(0)), None
         return sum((_inexact(value) for value, _ in pairs), _mp.mpf(0)), max(_size(*pair) for pair in pairs)
 
     def _product(self, trees):
         pairs = [self.value(tree) for tree in trees]
         if all(size is None for _, size in pairs):
-            return math.prod(value for value, _ in pairs), None
+            return reduce(lambda product, pair: _bound(product * pair[0]), pairs, Fraction(1)), None
         return math.prod(_inexact(value) for value, _ in pairs), math.prod(_size(*pair) for pair in pairs)
 
     def _over(self, top, bottom, is_bar):
@@ -304,6 +303,13 @@ class _Evaluation:
         if abs(result) > _POLE and name not in ("exp", "sinh", "cosh"):
             raise Undefined
         return result, 1 + _grow(value, size, result)
+
+
+def _bound(value: Fraction) -> Fraction:
+    """Stops where an exact number grows too long; after every step, as a product of many would cost minutes."""
+    if value.numerator.bit_length() + value.denominator.bit_length() > _MAX_BITS:
+        raise Undefined
+    return value
 
 
 def _grow(value, size, result):

@@ -43,9 +43,13 @@ def _same(found: str, answer: str) -> bool:
     return bool(gold and target) and verify(gold, target, _PLACES, _DIGITS, timeout_seconds=None)
 
 
-def _main(seconds: float) -> None:
+def _disarm() -> None:
     _same("\\int_0^x t dt", "\\frac{x^2}{2}")  # loads what sympy loads late, for which it evaluates names of its own
     sympy_parser.eval_expr = _read_number
+
+
+def _main(seconds: float) -> None:
+    _disarm()
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     print("ready", flush=True)
     for line in sys.stdin:
