@@ -148,3 +148,23 @@ def test_different_answers_of_math_are_not_equal(math_answers):
     pairs = [rng.sample(math_answers, 2) for _ in range(40_000)]
     reported = {frozenset(pair) for pair in pairs if equal(*pair) or equal(*pair[::-1])}
     assert reported == set(map(frozenset, SAME_IN_MATH))
+
+
+def test_what_sympy_makes_of_an_answer_is_equal_to_it(math_answers):
+    """Expanded, factored and as Python writes it: other forms than ours, by those who share no code with us."""
+    import sympy
+
+    from tiny_reasoning_jax.answers.worker import _parse
+
+    readable = [
+        answer for answer in math_answers if not re.search(r"_|:|,|text|mbox|overline|[%=RE]|f\(|\de|4t", answer)
+    ]
+    count = Counter()
+    for answer in readable[::6]:
+        tree = _parse(answer)[0] if _parse(answer) else None
+        if isinstance(tree, sympy.Expr):
+            value = tree.doit()
+            for make in (lambda v: sympy.latex(sympy.expand(v)), lambda v: sympy.latex(sympy.factor(v)), str):
+                assert equal(make(value), answer) and equal(answer, make(value)), (make(value), answer)
+                count[make] += 1
+    assert sum(count.values()) == 756

@@ -41,12 +41,12 @@ def equal(found: str, answer: str) -> bool:
 
 
 def _same(found: str, gold: str, depth: int) -> Answer:
-    found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
-    if found_quantity and gold_quantity:
-        return same_quantity(found_quantity, gold_quantity)
     found, gold = structure.unwrap(_exact_part(found)), structure.unwrap(_exact_part(gold))
     if not found or not gold:
         return False
+    found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
+    if found_quantity and gold_quantity:
+        return same_quantity(found_quantity, gold_quantity)
     found_text, gold_text = spell(found), spell(gold)
     if found_text == gold_text:
         return found_text != "" or found == gold
@@ -60,7 +60,7 @@ def _same(found: str, gold: str, depth: int) -> Answer:
     found_list, gold_list = structure.split_list(found), structure.split_list(gold)
     if len(found_list) > 1 or len(gold_list) > 1:
         return _same_lists(found, found_list, gold, gold_list, depth)
-    return _same_one(found_list[0], gold_list[0], depth)
+    return _same_one(found, gold, depth)
 
 
 def _exact_part(text: str) -> str:
@@ -135,12 +135,13 @@ def _open(text: str) -> tuple[str, list[str]]:
 def _same_parts(
     found_brackets: str, found_parts: list[str], gold_brackets: str, gold_parts: list[str], depth: int
 ) -> Answer:
-    if found_brackets and gold_brackets and found_brackets != gold_brackets:
-        return False  # (0,1] is not [0,1]
-    is_set = "{}" in (found_brackets, gold_brackets)
+    brackets = {found_brackets, gold_brackets} - {""}
+    if len(brackets) > 1 or found_brackets != gold_brackets and brackets & {"(]", "[)"}:
+        return False  # (0,1] is neither [0,1] nor "0, 1"
+    is_set = "{}" in brackets
     if not is_set and len(found_parts) != len(gold_parts):
         return False
-    in_order = not is_set and (found_brackets or gold_brackets or not all(map(_is_value, (*found_parts, *gold_parts))))
+    in_order = not is_set and (brackets or not all(map(_is_value, (*found_parts, *gold_parts))))
     if in_order or len(found_parts) * len(gold_parts) > _MAX_PAIRS:
         if len(found_parts) != len(gold_parts):
             return False
@@ -251,12 +252,11 @@ def _same_relations(found: tuple[list[str], str], gold: tuple[list[str], str], d
 
 
 def _same_leaf(found: str, gold: str) -> Answer:
-    found_quantity, gold_quantity = read_quantity(found), read_quantity(gold)
-    if found_quantity and gold_quantity:
-        return same_quantity(found_quantity, gold_quantity)
+    gold_quantity = read_quantity(gold)
     if found.isalpha() and gold.isalpha():
         return False  # words, not products of letters
-    if not gold_quantity and read(found) and read(gold) and values.same_value(found, gold):
+    is_number = gold_quantity and not values.variables(gold)  # 3 s^2 may be seconds and may be algebra
+    if not is_number and read(found) and read(gold) and values.same_value(found, gold):
         return True
     (found, found_unit), (gold, gold_unit) = _split_unit(found), _split_unit(gold)
     if not same_units(found_unit, gold_unit):
