@@ -22,7 +22,6 @@ from tiny_reasoning_jax.eval.results import Label, load_results, write_results
 from tiny_reasoning_jax.eval.sandbox import require_sandbox
 from tiny_reasoning_jax.model.qwen3 import Params
 from tiny_reasoning_jax.model.spec import ModelSpec
-from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.run import (
     Run,
     find_model,
@@ -148,12 +147,10 @@ def _evaluate(this: Run, asked: _Asked, chosen: list[tasks.Chosen]) -> None:
     samples = {}
     with Journal(path, _describe_generation(config, params, asked.tokenizer_folder)) as journal:
         for (task, _), part in zip(chosen, questions, strict=True):
-            total = len(part) * config.eval.num_samples
-            with Progress(f"eval {asked.label} {task.name}", total, "sample") as progress:
-                samples[task.name] = evaluate.evaluate(
-                    model_def, params, part, tokenizer, config.eval,
-                    task=task, seed=config.seed, journal=journal, on_sample=lambda: progress.advance(1),
-                )  # fmt: skip
+            samples[task.name] = evaluate.evaluate(
+                model_def, params, part, tokenizer, config.eval,
+                task=task, seed=config.seed, journal=journal, label=f"eval {asked.label} {task.name}",
+            )  # fmt: skip
     seconds = time.monotonic() - began
     facts = {"model": asked.name, "settings": asked.settings, "seconds": seconds}
     facts["not_decontaminated"] = _find_not_decontaminated(this, asked.label)

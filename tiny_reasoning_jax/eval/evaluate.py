@@ -9,7 +9,7 @@ import bisect
 import collections
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ml_collections.config_dict import FrozenConfigDict
@@ -31,6 +31,7 @@ from tiny_reasoning_jax.eval.statistics import Sample
 from tiny_reasoning_jax.eval.tasks import TASKS
 from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
+from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.sampling.generate import Completion, Request, generate
 
 
@@ -169,7 +170,7 @@ def evaluate(
     task: Task,
     seed: int,
     journal: Journal | None = None,
-    on_sample: Callable[[], None] = lambda: None,
+    label: str = "eval",
 ) -> list[Sample]:
     """Lets the model answer every question and grades what it wrote.
 
@@ -182,7 +183,7 @@ def evaluate(
       task: whose questions they are.
       seed: of the draws, when temperature is above 0.
       journal: completions that are there already are taken from it, new ones written to it.
-      on_sample: called when one more is there, for progress; also for each that was there already.
+      label: of the lines that show the progress.
 
     Returns:
       config_eval.num_samples dicts for each question, in their order: the lines of samples.jsonl without "model".
@@ -192,19 +193,18 @@ def evaluate(
     keys = [make_key(question.prompt, stops, sample) for question, sample in wanted]
     written = [journal.get(key) if journal else None for key in keys]
     missing = [index for index, one in enumerate(written) if one is None]
-    for _ in range(len(written) - len(missing)):
-        on_sample()
+    requests = [Request(wanted[index][0].prompt, wanted[index][1]) for index in missing]
     completions = ask(
-        model_def, params, [Request(wanted[index][0].prompt, wanted[index][1]) for index in missing], tokenizer,
-        config_eval, temperature=config_eval.temperature, seed=seed, stops=stops,
-    )  # fmt: skip
-    with contextlib.closing(completions):
+        model_def, params, requests, tokenizer, config_eval, temperature=config_eval.temperature, seed=seed, stops=stops
+    )
+    num_kept = len(written) - len(missing)
+    with contextlib.closing(completions), Progress(label, len(written), "sample", num_kept) as progress:
         for number, one in completions:
             index = missing[number]
             written[index] = one
             if journal:
                 journal.add(keys[index], one)
-            on_sample()
+            progress.advance(1)
     judgements = _judge_all([question for question, _ in wanted], written, task, config_eval)
     return [
         _make_sample(question, sample, one, judgement, task.name, seed)

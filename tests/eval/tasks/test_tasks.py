@@ -1,6 +1,8 @@
 """pytest tests/eval/tasks/test_tasks.py: which problems a task has, and how a base model is asked them."""
 
+import gzip
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -8,11 +10,13 @@ from collections import Counter
 import pytest
 
 from tiny_reasoning_jax import answers
-from tiny_reasoning_jax.data import sources
+from tiny_reasoning_jax.data import chat, sources
 from tiny_reasoning_jax.data.contamination import EvaluationText
 from tiny_reasoning_jax.data.formats import parse_record
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import tasks
+from tiny_reasoning_jax.eval.evaluate import _find_stop
+from tiny_reasoning_jax.eval.judge import find_program, judge, judge_programs
 from tiny_reasoning_jax.eval.tasks import gsm8k, humaneval, math, mbpp, procedural
 
 FILES = {
@@ -49,6 +53,34 @@ def test_the_real_files_have_their_published_numbers_of_problems(real):
         assert all(bool(problem.tests) == (name in tasks.PROGRAMS) for problem in problems)
 
 
+def test_every_reference_is_judged_right_as_an_answer_and_a_neighbours_as_wrong(real):
+    name, problems = real
+    answered = [f"<think>\nhm\n</think>\n\n{chat.show_answer(problem.answer)}" for problem in problems]
+    if name not in tasks.PROGRAMS:
+        judged = [judge(problem, text) for problem, text in zip(problems, answered, strict=True)]
+        assert {(one.verdict, one.how) for one in judged} == {(answers.Verdict.CORRECT, "boxed")}
+        other = next(problem for problem in problems if problem.answer != problems[0].answer)
+        assert judge(other, answered[0]).verdict is answers.Verdict.WRONG
+        return
+    problems, answered = problems[::4], answered[::4]  # the sandbox's own tests run all of them
+    programs = [find_program(text) for text in answered]
+    preamble = tasks.TASKS[name].preamble
+    assert {(one.verdict, one.detail) for one in judge_programs(programs, problems, False, preamble)} == {
+        (answers.Verdict.CORRECT, "")}  # fmt: skip
+    turned = judge_programs(programs[1:11], problems[:10], False, preamble)
+    assert {one.verdict for one in turned} == {answers.Verdict.WRONG}
+
+
+def test_a_function_is_right_when_a_base_model_continues_its_head(shared_data):
+    """The published solutions are such continuations; cut at the stops they must still be whole."""
+    problems, _ = load("humaneval", str(shared_data / FILES["humaneval"]))
+    with gzip.open(shared_data / FILES["humaneval"], "rt") as lines:
+        written = [json.loads(line)["canonical_solution"] for line in lines]
+    cut = [text[: _find_stop(text + "\n```\n", humaneval.TASK.stops)] for text in written]
+    judged = judge_programs(cut, problems, False, humaneval.TASK.preamble)
+    assert {one.verdict for one in judged} == {answers.Verdict.CORRECT}
+
+
 def test_no_example_gives_a_test_problem_away(real):
     """By the rule that training data have to obey."""
     name, problems = real
@@ -76,8 +108,6 @@ def test_every_example_solves_its_own_problem_in_the_form_that_is_graded():
 
 
 def test_steps_of_the_examples_are_calculated_right():
-    import re
-
     for _, answer in gsm8k.SHOTS:
         for left, right in re.findall(r"((?:\d+ [-+*/] )+\d+) = (\d+)", answer):
             assert eval(left) == int(right), (left, right)
@@ -105,12 +135,8 @@ def test_a_base_model_is_shown_the_examples_and_then_asked(real):
 
 
 def test_the_head_of_a_function_is_the_one_of_the_data_set(shared_data):
-    records = [
-        json.loads(line)
-        for line in subprocess.run(
-            ["zcat", shared_data / FILES["humaneval"]], capture_output=True, check=True, text=True
-        ).stdout.splitlines()
-    ]
+    with gzip.open(shared_data / FILES["humaneval"], "rt") as lines:
+        records = [json.loads(line) for line in lines]
     for record in records:
         problem = parse_record(record, "x:1", "x")
         assert humaneval.find_head(problem) == record["prompt"].strip("\n") + "\n"
