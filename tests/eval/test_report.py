@@ -91,8 +91,16 @@ def test_a_model_from_elsewhere_is_reported_alone(tmp_path):
     workdir = make_workdir(tmp_path / "run", models=("model",), n=60)
     text, page = read(write_report(workdir))
     rate = load_tasks(workdir, "model")["procedural"]["accuracy"]
-    assert f"Accuracy of the model {100 * rate:.1f}\u202f% on 60 test problems (procedural)" in page.text
+    assert f"Accuracy: the model {100 * rate:.1f}\u202f% on 60 test problems (procedural)" in page.text
     assert not re.search(r"McNemar|sign-flip|before training|after training|>points<", text)
+
+
+def test_a_task_without_categories_and_levels_has_no_parts(tmp_path):
+    workdir = make_workdir(tmp_path / "run", models=("model",), tasks=("humaneval", "mbpp"), n=60)
+    samples = read_lines(workdir / "eval" / "samples.jsonl")
+    write_eval(workdir, [sample | {"category": "code", "difficulty": 0} for sample in samples])
+    text, page = read(write_report(workdir))
+    assert page.tags.count("svg") == 4 and "Category" not in page.text and ">points<" not in text
 
 
 def test_a_task_that_one_model_was_not_asked_has_no_comparison(tmp_path):
@@ -137,7 +145,7 @@ def test_lengths_of_any_kind_are_drawn(tmp_path, tokens):
     workdir = make_workdir(tmp_path / "run", models=("after",), n=len(tokens))
     samples = read_lines(workdir / "eval" / "samples.jsonl")
     write_eval(workdir, [sample | {"num_tokens": count} for sample, count in zip(samples, tokens, strict=True)])
-    assert read(write_report(workdir))[1].tags.count("svg") == 4
+    assert "Completions by their length" in read(write_report(workdir))[1].text
 
 
 def test_heat_map_shows_every_category_at_every_difficulty(finished):
@@ -204,8 +212,8 @@ def test_a_missing_file_is_named_and_the_rest_is_written(finished, tmp_path, mis
 @pytest.mark.parametrize("keep", ["before", "after"])
 def test_half_an_evaluation_is_reported(tmp_path, keep):
     _, page = read(write_report(make_workdir(tmp_path / "run", models=(keep,), n=60)))
-    assert f"Accuracy {keep} training" in page.text and "McNemar" not in page.text
-    assert f"The last two columns are of the model {keep} training" in page.text
+    assert f"Accuracy: {keep} training" in page.text and "McNemar" not in page.text
+    assert f"The last two columns are of \u201c{keep}\u201d" in page.text
 
 
 def test_an_evaluation_by_an_earlier_version_is_refused_with_a_remedy(finished, tmp_path):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import report_plots
-from tiny_reasoning_jax.eval.report_accuracy import LABELS, accuracy, headline
+from tiny_reasoning_jax.eval.report_accuracy import accuracy, headline
 from tiny_reasoning_jax.eval.report_page import depth, figure, make_page, percent, render, wide
 from tiny_reasoning_jax.eval.report_samples import SCRIPT, browser, shorten
+from tiny_reasoning_jax.eval.results import LABELS
 from tiny_reasoning_jax.workdir import flatten
 
 

@@ -8,11 +8,11 @@ import numpy as np
 
 from tiny_reasoning_jax.eval import report_plots
 from tiny_reasoning_jax.eval.report_page import figure, percent, wide
+from tiny_reasoning_jax.eval.results import LABELS
 from tiny_reasoning_jax.eval.statistics import margin
 
 Cells = dict[str, dict]  # {label: cell}, labels in the order of LABELS
-LABELS = ("before", "after", "model")  # of results.json, in the order of the columns
-WORDS = {"before": "before training", "after": "after training", "model": "of the model"}
+TITLES = {"before": "before training", "after": "after training", "model": "the model"}
 OUTCOMES = ("correct", "wrong", "no answer", "cut off")
 ASKED = ("protocol", "thinking", "temperature", "top_p", "top_k", "max_new_tokens")  # what a number depends on
 TEST_SIZES = (30, 164, 500, 1319)  # problems of AIME, HumanEval, MATH-500, GSM8K
@@ -66,12 +66,13 @@ def headline(results: dict) -> str:
 
 def _overview(results: dict, tasks: list[str]) -> str:
     labels = [label for label in LABELS if label in results]
+    is_paired = bool(results.get("comparison"))
     rows = []
     for task in tasks:
         cells, comparison = _cells(results, task), results.get("comparison", {}).get(task)
         problems = f"<td>{cells[_main(cells)]['n']:,}</td>"
         accuracies = "".join(_accuracy_cell(cells.get(label)) for label in labels)
-        change = "<td></td><td></td>"
+        change = "<td></td><td></td>" if is_paired else ""
         if comparison:
             low, high = comparison["ci95"]
             interval = f"<small>{_points(low)} to {_points(high)}</small>"
@@ -79,7 +80,7 @@ def _overview(results: dict, tasks: list[str]) -> str:
                 f"<td>{_points(comparison['difference'])} {interval}</td><td>{_p_value(comparison['p_value'])}</td>"
             )
         rows.append(f"<tr><th>{html.escape(task)}</th>{problems}{accuracies}{change}</tr>")
-    titles = ["", "problems", *labels, "points", "paired test"]
+    titles = ["", "problems", *labels, *(["points", "paired test"] if is_paired else [])]
     head = "".join(f"<th>{title}</th>" for title in titles)
     table = f'<table class="numbers overview"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
     return wide(table) + '<p class="note">Accuracy in %, each with its 95 % interval; details of each task below.</p>'
@@ -90,8 +91,8 @@ def _verdict_on(results: dict, task: str) -> tuple[str, str]:
     cells, comparison = _cells(results, task), results.get("comparison", {}).get(task)
     where = f"on {cells[_main(cells)]['n']:,} test problems ({html.escape(task)})"
     if comparison is None:
-        parts = [f"{WORDS[label]} {percent(cell['accuracy'])}" for label, cell in cells.items()]
-        return f"Accuracy {', '.join(parts)} {where}", _figures(cells)
+        parts = [f"{TITLES[label]} {percent(cell['accuracy'])}" for label, cell in cells.items()]
+        return f"Accuracy: {', '.join(parts)} {where}", _figures(cells)
     low, high = comparison["ci95"]
     verb = "rose" if low > 0 else "fell" if high < 0 else "went"
     accuracies = [percent(cells[label]["accuracy"]) for label in ("before", "after")]
@@ -115,7 +116,7 @@ def _figures(cells: Cells) -> str:
         arrow = "<i>&rarr;</i>" if label == "after" and "before" in cells else ""
         each = f", {cell['num_samples']} a problem" if cell["num_samples"] > 1 else ""
         figures.append(
-            f'{arrow}<div class="{label}"><span>{WORDS[label]}</span><b>{percent(cell["accuracy"])}</b>'
+            f'{arrow}<div class="{label}"><span>{TITLES[label]}</span><b>{percent(cell["accuracy"])}</b>'
             f"<small>95 % interval {_interval(cell['ci95'])}</small>"
             f"<small>{cell['correct']:,} of {total:,} right{each}</small></div>"
         )
@@ -135,17 +136,8 @@ def accuracy(results: dict | None, samples: list[dict]) -> str | None:
         if len(tasks) > 1:
             sentence, rest = _verdict_on(results, task)
             parts.append(f'<h3 class="task">{sentence}</h3>{rest}')
-        groups = _groups(cells)
-        panels = {"all and by category": groups["all"] | groups["category"], "by difficulty": groups["difficulty"]}
-        of = "before (grey) and after training" if {"before", "after"} <= cells.keys() else ", ".join(cells)
-        caption = f"Accuracy {of}, with 95 % intervals."
-        parts += [
-            _numbers(cells),
-            figure(report_plots.plot_bars(panels, f"bars{number}"), caption),
-            _parts_table(groups),
-            _heat_map(task, cells),
-            _lengths([sample for sample in samples if sample["task"] == task], f"lengths{number}"),
-        ]
+        asked = [sample for sample in samples if sample["task"] == task]
+        parts += [_numbers(cells), _parts(task, cells, f"bars{number}"), _lengths(asked, f"lengths{number}")]
     return "".join(parts) + _margins(results) + _models(results)
 
 
@@ -161,7 +153,7 @@ def _numbers(cells: Cells) -> str:
         rows[f"maj@{k}: the most frequent answer is right"] = _with_interval("maj_at_k", "maj_at_k_ci95")
     rows |= {
         "no answer": share("unparsed"),
-        "of these, still thinking at the end": share("unclosed"),
+        "no answer, still thinking at the end": share("unclosed"),
         "cut off at the longest length": share("truncated"),
         "weak: only the last number": share("weak"),
         "tokens of a completion, mean": lambda cell: f"{cell['mean_tokens']:,.0f}",
@@ -225,6 +217,17 @@ def _models(results: dict) -> str:
 # --- parts ----------------------------------------------------------------------------------------
 
 
+def _parts(task: str, cells: Cells, name: str) -> str:
+    """The accuracies by category and difficulty; empty for a task that has one of each."""
+    groups = _groups(cells)
+    if len(groups["category"]) == len(groups["difficulty"]) == 1:
+        return ""
+    panels = {"all and by category": groups["all"] | groups["category"], "by difficulty": groups["difficulty"]}
+    of = " before (grey) and after training" if {"before", "after"} <= cells.keys() else ""
+    bars = figure(report_plots.plot_bars(panels, name), f"Accuracy{of}, with 95 % intervals.")
+    return bars + _parts_table(groups) + _heat_map(task, cells)
+
+
 def _groups(cells: Cells) -> dict[str, dict[str, Cells]]:
     """Returns {"all": ..., "category": ..., "difficulty": ...}, each {name: {label: cell}}."""
     groups: dict[str, dict[str, Cells]] = {"all": {"all problems": cells}}
@@ -246,7 +249,7 @@ def _parts_table(groups: dict[str, dict[str, Cells]]) -> str:
     head = "".join(f"<th>{title}</th>" for title in ("", "n", *labels, *change, "no answer", "cut off"))
     return (
         f'<div class="wide"><table class="numbers"><thead><tr>{head}</tr></thead>{"".join(bodies)}</table>'
-        f'</div><p class="note">In %, by n problems. The last two columns are of the model {WORDS[_main(labels)]}.</p>'
+        f'</div><p class="note">In %, by n problems. The last two columns are of &ldquo;{_main(labels)}&rdquo;.</p>'
     )
 
 

@@ -125,7 +125,8 @@ def plot_bars(panels: dict[str, dict[str, dict[str, dict]]], name: str) -> str:
                 error = {"yerr": np.abs(ends - height), "ecolor": _INK, "capsize": 2.5}
                 axes.bar([x for x, _ in bars], height, 0.9 * width, color=_BARS[label], alpha=0.8, **error)
             ticks = [group if len(group) <= 14 else group[:13] + "\u2026" for group in groups]
-            axes.set_xticks(range(len(groups)), ticks, rotation=30 if len(groups) > 8 else 0)
+            slant = {"rotation": 30, "ha": "right"} if sum(map(len, ticks)) > 60 else {}
+            axes.set_xticks(range(len(groups)), ticks, **slant)
             axes.set_title(title, loc="left")
             axes.set_ylim(0, 101)
             axes.tick_params(axis="x", length=0)

@@ -139,7 +139,8 @@ function makeCard(sample) {
   const card = make("article", sample.verdict, "");
   const tags = make("p", "tags", "");
   tags.append(make("b", "", MARKS[sample.verdict]));
-  const facts = [sample.task, sample.model, sample.category, "difficulty " + sample.difficulty,
+  const facts = [sample.task, sample.model, sample.category,
+    sample.difficulty ? "difficulty " + sample.difficulty : "no level",
     sample.num_tokens.toLocaleString("en") + " tokens", sample.id + ", sample " + (sample.sample + 1)];
   if (sample.truncated) facts.push("cut off");
   if (sample.unclosed) facts.push("still thinking");

@@ -102,7 +102,8 @@ def summarize(samples: list[Sample]) -> dict[str, Any]:
         accuracy, ci95: mean over all samples, in [0, 1], and its interval
         pass_at, pass_at_ci95: {"1", "2", "4" .. num_samples: at least one of so many samples is correct, unbiased}
         maj_at_k, maj_at_k_ci95: the most frequent answer of the num_samples is correct, a tie counting in part;
-          None with one sample, and where answers are not judged by comparison (programs, tasks with own judges)
+          None with one sample, where nothing was answered, and where answers are not judged by comparison (programs,
+          tasks with own judges)
         truncated, unparsed, unclosed, weak: samples cut off, without an answer, that still think at their end, and
           whose answer is merely their last number
         mean_tokens, tokens_per_correct: tokens of a completion; all tokens by correct samples, None without any.
@@ -130,7 +131,8 @@ def _tally(samples: list[Sample]) -> list[_Tally]:
         by_problem.setdefault(sample["id"], []).append(sample)
     sizes = {len(part) for part in by_problem.values()}
     assert len(sizes) == 1, f"problems with different numbers of samples: {sorted(sizes)}"
-    has_vote = sizes != {1} and not any(sample["how"] in ("program", "task") for sample in samples)
+    found = {sample["how"] for sample in samples} - {None}
+    has_vote = sizes != {1} and bool(found) and not found & {"program", "task"}
     return [
         _Tally(part, sum(s["verdict"] == "correct" for s in part), _majority(part) if has_vote else None)
         for part in by_problem.values()
