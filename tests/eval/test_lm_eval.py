@@ -8,13 +8,23 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from small_run import make_config
-from tiny_reasoning_jax import stages
+from tiny_reasoning_jax import answers, stages
 
 pytest.importorskip("lm_eval", reason='pip install -e ".[lm_eval]"')
 
 TASKS = Path(__file__).parents[2] / "benchmarks" / "lm_eval"
+COMPLETIONS = (
+    "<think>\n6*7=42\n</think>\n\n\\boxed{42}",
+    "<think>\nIs it \\boxed{41}?\n\nNo.\n</think>\n\nIt is \\boxed{40}, no,\n\\boxed{ 42 }.",
+    "<think>\nIt is \\boxed{42}.",  # cut off: not its answer
+    "<think>\n</think>\n\n\\boxed{41} <think>\n\\boxed{42}",  # thinks again
+    "<think>\n</think>\n\n\\boxed{41}\n<think>\n</think>\n\n\\boxed{\\frac{1}{2}}",
+    "without any thought: \\boxed{42}",
+    "<think>\n</think>\n\nnothing",
+)
 MAX_NEW_TOKENS = 120  # some completions are cut off within their <think>
 # After these steps it knows the form of an answer, guesses true and false, and cannot add.
 LEARNS = {
@@ -74,3 +84,14 @@ def test_verdicts_and_accuracy_agree(evaluated):
         assert (sample["verdict"] == "correct") == (theirs[name]["exact_match"] == 1), (sample, theirs[name])
         assert (sample["verdict"] == "unparsed") == (theirs[name]["filtered_resps"] == ["[invalid]"]), sample
     assert our_accuracy == their_accuracy == verdicts.count("correct") / len(verdicts)
+
+
+def test_the_rule_finds_what_our_grader_finds():
+    from lm_eval.filters.extraction import RegexFilter
+
+    (rule,) = yaml.safe_load((TASKS / "reason_test.yaml").read_text())["filter_list"]
+    found = [[text] for text in COMPLETIONS]
+    for step in rule["filter"][:-1]:  # the last one takes the first of several samples
+        assert step.pop("function") == "regex"
+        found = RegexFilter(**step).apply(found, [])
+    assert [text for (text,) in found] == [answers.extract(text) or "[invalid]" for text in COMPLETIONS]
