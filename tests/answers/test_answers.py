@@ -161,7 +161,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("completion", HOSTILE, ids=range(len(HOSTILE)))
 def test_hostile_completions_cost_little(completion):
-    start = time.perf_counter()
+    start = time.process_time()
     answers = [
         "5",
         "(1,2)",
@@ -176,4 +176,4 @@ def test_hostile_completions_cost_little(completion):
     answers += ["[0,1]", "\\cos 1,\\cos 2", completion[7:900].replace("1", "2"), completion[7:900].replace("x", "y")]
     for answer in answers:
         assert isinstance(grade(completion, answer), Verdict)
-    assert time.perf_counter() - start < 2.0
+    assert time.process_time() - start < 2.0

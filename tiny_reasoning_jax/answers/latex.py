@@ -45,6 +45,7 @@ _SIGNS = {
 _TOKEN = re.compile(r"\\([A-Za-z]+)|\\.|[^\x00-\x7f]", re.DOTALL)
 _MATH_DOLLARS = re.compile(r"(?<!\\)\$([^$\\]*(?:\\.[^$\\]*)*)(?<!\\)\$")
 _DEGREE = re.compile(r"\^\s?(?:\{\s?\\circ\s?\}|\\circ(?![A-Za-z]))")
+_INFINITY = re.compile(r"(?<![\\A-Za-z])(?:infinity|infty|inf)(?![A-Za-z])", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\s?\\!\s?|\\,)(?=\d{3}(?!\d))", re.ASCII)
 _MACRO = re.compile(
     r"\\(?:text(?:bf|it|rm|tt|sf|normal)?|math(?:rm|bf|it|tt|sf|normal)|mbox|hbox|operatorname\*?|boxed|fbox|underline|bm"
@@ -66,6 +67,7 @@ def clean(text: str) -> str:
             if not num_replaced:
                 break
         text = _TOKEN.sub(_write, _DEGREE.sub(" degree ", text))
+    text = _INFINITY.sub(r"\\infty", text)
     text = " ".join(text.replace("...", "…").split()).replace(" ^", "^")
     text = text.strip("*` ").rstrip(".,;: ").strip("*` ")
     return "∅" if text in ("{}", "{ }") else text

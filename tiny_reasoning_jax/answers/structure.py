@@ -4,11 +4,12 @@ import re
 from typing import NamedTuple
 
 _OPENING, _CLOSING = "([{", ")]}"
-_ENDS = ("\\infty", "+\\infty", "-\\infty", "∞", "infinity", "-infinity", "+infinity", "inf", "-inf")
+_ENDS = ("\\infty", "+\\infty", "-\\infty")
 _MAX_NESTED_UNIONS = 8
 _RELATIONS = "=<>≤≥≠"
 _FLIPPED = dict(zip("=<>≤≥≠", "=><≥≤≠", strict=True))
 _AND_OR = re.compile(r"\s(?:and|or)\s|^(?:and|or)\s|;")
+_AND = re.compile(r"\sand\s")
 _ONE_THOUSANDS = re.compile(r"[^,]*(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)[^,]*", re.ASCII)
 _NAME = re.compile(
     r"(?P<name>(?:[A-Za-z|]|\\(?!frac|sqrt|begin|int|sum|lim|pi\b))[A-Za-z0-9_ '{}|\\]{0,40}"
@@ -154,7 +155,17 @@ def read_intervals(text: str) -> tuple[list[Interval], str, bool] | None:
         sure |= is_sure
     if len(variables) > 1:
         return None
-    return pieces, variables.pop(), sure or "∪" in text
+    variable = variables.pop()
+    if variable and _AND.search(text):
+        pieces = _intersect(pieces)
+    return (pieces, variable, sure or "∪" in text) if pieces else None
+
+
+def _intersect(pieces: list[Interval]) -> list[Interval]:
+    """What "x > 0 and x < 5" have in common; nothing where they are not bounded from one side each."""
+    low, high = sorted(pieces, key=lambda piece: piece.low == "-\\infty")[:2]
+    bounded = len(pieces) == 2 and low.high == "\\infty" and high.low == "-\\infty"
+    return [Interval(low.brackets[0] + high.brackets[1], low.low, high.high)] if bounded else []
 
 
 def _split_union(text: str, depth: int = 0) -> list[str]:
