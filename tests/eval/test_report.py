@@ -107,7 +107,9 @@ def test_a_task_that_one_model_was_not_asked_has_no_comparison(tmp_path):
     workdir = make_workdir(tmp_path / "run", tasks=("gsm8k", "math"), n=60)
     samples = read_lines(workdir / "eval" / "samples.jsonl")
     write_eval(workdir, [sample for sample in samples if sample["model"] == "after" or sample["task"] == "math"])
-    _, page = read(write_report(workdir))
+    text, page = read(write_report(workdir))
+    rows = re.findall(r"<tr>(.*?)</tr>", text[text.index("overview") :].partition("</table>")[0])
+    assert [len(re.findall("<t[hd]", row)) for row in rows] == [6] * 3
     assert "Accuracy on 2 tasks: 1 rose" in page.text and "(gsm8k)" in page.text
     assert page.text.count("exact McNemar") == 1
 
