@@ -163,9 +163,11 @@ def read_intervals(text: str) -> tuple[list[Interval], str, bool] | None:
 
 def _intersect(pieces: list[Interval]) -> list[Interval]:
     """What "x > 0 and x < 5" have in common; nothing where they are not bounded from one side each."""
-    low, high = sorted(pieces, key=lambda piece: piece.low == "-\\infty")[:2]
-    bounded = len(pieces) == 2 and low.high == "\\infty" and high.low == "-\\infty"
-    return [Interval(low.brackets[0] + high.brackets[1], low.low, high.high)] if bounded else []
+    low = [piece for piece in pieces if piece.high == "\\infty"]
+    high = [piece for piece in pieces if piece.low == "-\\infty"]
+    if len(pieces) != 2 or len(low) != 1 or len(high) != 1:
+        return []
+    return [Interval(low[0].brackets[0] + high[0].brackets[1], low[0].low, high[0].high)]
 
 
 def _split_union(text: str, depth: int = 0) -> list[str]:
