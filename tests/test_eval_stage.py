@@ -215,9 +215,11 @@ def test_a_missing_sandbox_is_told_before_anything_else(finished, shared_data, t
     with pytest.raises(UserError, match="1 of 1 problems of mine ask for a program"):
         run(tmp_path / "w", finished, program)
     source = write(tmp_path / "train.jsonl", gsm8k(60))
-    with pytest.raises(UserError, match="1 of 1 problems of the run's own test set ask for a program.*no Landlock"):
-        stages.run(make_config(tmp_path / "own", data__source=source, data__test_source=program))
-    assert not (tmp_path / "own" / "checkpoints").exists()
+    for changes in ({"data__test_source": program}, {"eval__tasks": f"test,{program}"}):
+        workdir = tmp_path / "-".join(changes)
+        with pytest.raises(UserError, match="1 of 1 problems of mine ask for a program.*no Landlock"):
+            stages.run(make_config(workdir, data__source=source, **changes))
+        assert (workdir / "data").exists() and not (workdir / "checkpoints").exists()
 
 
 def test_training_data_are_searched_for_every_task_and_otherwise_it_is_said(tmp_path, capsys):

@@ -13,6 +13,7 @@ from tiny_reasoning_jax.data import prepare
 from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.gather import is_generated, source_names
 from tiny_reasoning_jax.data.problems import Problem
+from tiny_reasoning_jax.data.sources import is_hub_id
 from tiny_reasoning_jax.data.tokenizer import hash_tokenizer, load_tokenizer
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate, judge, tasks
@@ -20,6 +21,7 @@ from tiny_reasoning_jax.eval.grade import hash_params
 from tiny_reasoning_jax.eval.journal import Journal
 from tiny_reasoning_jax.eval.results import Label, load_results, write_results
 from tiny_reasoning_jax.eval.sandbox import require_sandbox
+from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import Params
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.run import (
@@ -72,12 +74,13 @@ def find_benchmarks(config: FrozenConfigDict) -> list[Benchmark]:
     return [Benchmark(task.name, source, task.parse) for task, source in others]
 
 
-def refuse_unjudgeable_tests(this: Run) -> None:
-    """Raises UserError, before the training, where answers to the run's own test problems could not be judged."""
-    is_asked = any(one.is_own for one in choose_tasks(this.config)) and this.config.eval.model == "run"
-    if is_asked and "eval" in this.config.stages.split(","):
-        problems = prepare.load_problems(this.workdir / "data" / "test.jsonl")
-        judge.refuse_unjudgeable(problems, "the run's own test set", this.config.eval.unsafe_code)
+def refuse_unjudgeable(this: Run) -> None:
+    """Raises UserError, before the training, where answers to problems that lie here could not be judged."""
+    if "eval" not in this.config.stages.split(","):
+        return
+    for one in choose_tasks(this.config):
+        if one.is_own or not (is_generated(one.source) or is_hub_id(one.source, "eval.tasks")):
+            judge.refuse_unjudgeable(_load_problems(this, one), one.task.name, this.config.eval.unsafe_code)
 
 
 def run_eval(this: Run) -> bool:
@@ -89,12 +92,14 @@ def run_eval(this: Run) -> bool:
     chosen = choose_tasks(this.config)
     if this.config.eval.model == "run" or any(one.is_own for one in chosen):
         require_data(this)
-    results, worked = load_results(this.workdir), False
-    for asked in _find_models(this, chosen):
-        if results.get(asked.label, {}).get("settings") != asked.settings:
-            _evaluate(this, asked, chosen)
-            worked = True
-    return worked
+    results = load_results(this.workdir)
+    left = [
+        asked for asked in _find_models(this, chosen) if results.get(asked.label, {}).get("settings") != asked.settings
+    ]
+    problems = [(one.task, _load_problems(this, one)) for one in chosen] if left else []
+    for asked in left:
+        _evaluate(this, asked, problems)
+    return bool(left)
 
 
 def _find_models(this: Run, chosen: list[tasks.Chosen]) -> list[_Asked]:
@@ -127,9 +132,8 @@ def _find_models(this: Run, chosen: list[tasks.Chosen]) -> list[_Asked]:
     ]
 
 
-def _evaluate(this: Run, asked: _Asked, chosen: list[tasks.Chosen]) -> None:
+def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]]]) -> None:
     config, began = this.config, time.monotonic()
-    problems = [_load_problems(this, one) for one in chosen]  # a file that is damaged is found before weights are read
     tokenizer = load_tokenizer(asked.tokenizer_folder)
     spec, params = asked.load()
     if len(tokenizer) > spec.vocab_size:
@@ -138,15 +142,12 @@ def _evaluate(this: Run, asked: _Asked, chosen: list[tasks.Chosen]) -> None:
             "copy the model's files again"
         )
     model_def = make_model_def(config, spec)
-    questions = [
-        evaluate.pose(task, part, tokenizer, config.eval, model_def)
-        for (task, _), part in zip(chosen, problems, strict=True)
-    ]
+    questions = [(task, evaluate.pose(task, part, tokenizer, config.eval, model_def)) for task, part in problems]
     path = this.workdir / "eval" / f"journal-{asked.label}.jsonl"
     path.parent.mkdir(exist_ok=True)
     samples = {}
     with Journal(path, _describe_generation(config, params, asked.tokenizer_folder)) as journal:
-        for (task, _), part in zip(chosen, questions, strict=True):
+        for task, part in questions:
             samples[task.name] = evaluate.evaluate(
                 model_def, params, part, tokenizer, config.eval,
                 task=task, seed=config.seed, journal=journal, label=f"eval {asked.label} {task.name}",

@@ -97,7 +97,6 @@ def _refuse_too_large(this: Run) -> None:
 def _data(this: Run) -> bool:
     existed = (this.workdir / "data").exists()
     prepare.prepare(this.config, this.workdir, this.source, eval_stage.find_benchmarks(this.config))
-    eval_stage.refuse_unjudgeable_tests(this)
     if not existed:
         print(f"data: {this.workdir / 'data'}", flush=True)
     return not existed
@@ -135,6 +134,7 @@ def _train(this: Run) -> bool | None:
     if latest is not None and latest >= config.train.num_steps:
         return False
     require_data(this)
+    eval_stage.refuse_unjudgeable(this)
     checkpoints = Checkpoints(this.checkpoints, config.checkpoint.keep)
     try:
         model_def, state, data_state, meta = _begin(this, checkpoints, latest)

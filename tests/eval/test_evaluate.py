@@ -98,6 +98,7 @@ def test_a_sample_says_what_was_asked_written_and_found(scripted, tokenizer, mod
     ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
     expected = {"max_new_tokens": 8, "eos_ids": tuple(ends), "batch_size": 2, "temperature": 0.0, "top_p": 1.0}
     assert {name: given[name] for name in expected} == expected and given["seed"] == 4 and given["top_k"] == 0
+    assert given["should_stop"] is None
 
 
 def test_a_real_model_is_asked_and_graded(tokenizer, model, capsys):
@@ -144,7 +145,7 @@ def test_an_answer_of_a_base_model_ends_at_the_next_question(scripted, tokenizer
     wide = dataclasses.replace(model[0], spec=dataclasses.replace(model[0].spec, max_position_embeddings=9000))
     problems, config = [make_problem(1, answer="29"), make_problem(2)], settings(protocol="few-shot")
     first, second = " 30 - 1 = 29. The answer is 29.\n\nQ: And 3?\nA: The answer is 3.", " It is 7"
-    scripted([first, second])
+    calls = scripted([first, second])
     samples = run((wide, model[1]), problems, tokenizer, config, task=TASKS["gsm8k"])
     assert [sample["completion"] for sample in samples] == [first.partition("\nQ:")[0], second]
     assert [(sample["verdict"], sample["how"]) for sample in samples] == [
@@ -154,6 +155,8 @@ def test_an_answer_of_a_base_model_ends_at_the_next_question(scripted, tokenizer
     until_stop = len(tokenizer(first.partition(" And")[0])["input_ids"])
     assert samples[0]["num_tokens"] == until_stop and samples[0]["logp"] == -0.5 * until_stop
     assert samples[0]["prompt"].startswith("Q: ") and "<|im_start|>" not in samples[0]["prompt"]
+    should_stop = calls[0][1]["should_stop"]
+    assert [should_stop(tokenizer(text)["input_ids"]) for text in (first, second)] == [True, False]
 
 
 def test_the_continuation_of_a_function_is_run_below_its_head(scripted, tokenizer, model):
