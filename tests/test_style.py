@@ -16,7 +16,7 @@ ALLOWED = {
     "data": {"data", "answers", "errors", "progress"},
     "model": {"model", "errors"},
     "train": {"data", "model", "train", "errors", "progress", "workdir"},
-    "sampling": {"data", "model", "sampling", "errors"},
+    "sampling": {"data", "device", "model", "sampling", "errors"},
     "eval": {"data", "model", "sampling", "eval", "answers", "errors", "progress", "workdir"},
     "convert": {"model", "errors", "progress"},
 }
