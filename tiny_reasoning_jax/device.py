@@ -20,3 +20,9 @@ def device_name() -> str:
     """The accelerator, or the CPU, in words."""
     device = jax.devices()[0]
     return f"{device.platform}: {device.device_kind}"
+
+
+def free_memory(device: jax.Device) -> int | None:
+    """Bytes that this process may still allocate on an accelerator; None where its allocator does not tell."""
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None

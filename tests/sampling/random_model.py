@@ -39,8 +39,9 @@ def _forward(model_def, params, tokens):
 
 
 def full_logits(model_def, params, sequences):
-    """Logits [len(sequences), T, V] without a cache, as training computes them; T is 80 or 640."""
-    tokens = np.zeros((len(sequences), 80 if max(map(len, sequences)) <= 80 else 640), np.int32)
+    """Logits [len(sequences), T, V] without a cache, as training computes them; T is 80, 640 or 2112."""
+    longest = max(map(len, sequences))
+    tokens = np.zeros((len(sequences), next(T for T in (80, 640, 2112) if longest <= T)), np.int32)
     for row, sequence in enumerate(sequences):
         tokens[row, : len(sequence)] = sequence
     return np.asarray(_forward(model_def, params, tokens))

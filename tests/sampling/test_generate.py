@@ -1,8 +1,12 @@
 """python -m pytest tests/sampling/test_generate.py
 
-Laws: what a prompt is continued with depends on the prompt, its place in the list and the seed, not on its
-batch; EOS and the length limit end each row by itself; a bounded number of compilations serves all lengths.
+Laws: what a request is continued with, to the last bit, depends on the request and the seed, not on what else is
+asked for, in which order, or when it begins; EOS and the length limit end each row by itself; a bounded number of
+compilations serves all lengths.
 """
+
+import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -10,9 +14,10 @@ from random_model import NEVER, create_model, random_prompts
 
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model.qwen3 import ModelDef
-from tiny_reasoning_jax.sampling import decode as decode_module
+from tiny_reasoning_jax.sampling import batch as batch_module
 from tiny_reasoning_jax.sampling import generate as generate_module
-from tiny_reasoning_jax.sampling.generate import generate
+from tiny_reasoning_jax.sampling.batch import STOP_EVERY
+from tiny_reasoning_jax.sampling.generate import Request, generate
 
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}
 SAMPLED = {"temperature": 1.2, "top_p": 0.95, "top_k": 50, "seed": 5}
@@ -24,86 +29,149 @@ def model():
     return create_model(num_layers=1)
 
 
-def _generate(model, prompts, **changes):
+def _ask(prompts, sample=0):
+    return [Request(prompt, sample) for prompt in prompts]
+
+
+def _generate(model, requests, **changes):
+    """The completions in the order of the requests."""
     settings = {"max_new_tokens": 12, "eos_ids": NEVER, "batch_size": 4, **GREEDY, **changes}
-    return generate(*model, prompts, **settings)
+    written = list(generate(*model, requests, **settings))
+    assert sorted(index for index, _ in written) == list(range(len(requests))), "each request once"
+    return [completion for _, completion in sorted(written, key=lambda one: one[0])]
 
 
 def _tokens(completions):
     return [completion.tokens for completion in completions]
 
 
-@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-def test_completions_do_not_depend_on_the_batch(model, settings):
-    prompts = random_prompts(LENGTHS)
-    together = _generate(model, prompts, batch_size=100, **settings)
-    apart = _generate(model, prompts, batch_size=4, **settings)
-    assert _tokens(apart) == _tokens(together)
-    for one, other in zip(apart, together, strict=True):
-        np.testing.assert_allclose(one.logps, other.logps, atol=1e-4)
-    # With longer prompts between them the rest are batched anew and padded to another length.
-    longer = [prompt if len(prompt) < 20 else prompt * 2 for prompt in prompts]
-    changed = _generate(model, longer, batch_size=4, **settings)
-    same = [i for i in range(len(prompts)) if longer[i] == prompts[i]]
-    assert len(same) == 4
-    assert [changed[i].tokens for i in same] == [together[i].tokens for i in same]
+@pytest.mark.parametrize("batch_size", [3, 16])  # one batch, and two side by side
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_tokens_and_logps_do_not_depend_on_the_other_requests(dtype, batch_size):
+    model_def, params = create_model()
+    model = dataclasses.replace(model_def, dtype=dtype), params
+    # The longest reach the third and the fifth block of the cache; at 192 a row enters the second.
+    lengths = (1, 5, 17, 64, 65, 66, 130, 170, 190, 191, 192, 280, 500)
+    requests = [Request(prompt, sample) for prompt in random_prompts(lengths) for sample in range(2)]
+    settings = {**SAMPLED, "max_new_tokens": 30, "eos_ids": (1, 2, 3), "batch_size": batch_size}
+    together = _generate(model, requests, **settings)
+    assert {completion.stop_reason for completion in together} == {"eos", "length"}
+
+    order = np.random.default_rng(0).permutation(len(requests))
+    shuffled = _generate(model, [requests[i] for i in order], **settings)
+    assert [together[i] for i in order] == shuffled
+    short = [i for i, request in enumerate(requests) if len(request.prompt) < 130]
+    assert [together[i] for i in short] == _generate(model, [requests[i] for i in short], **settings)
+    for i in (0, 11, 19):
+        assert [together[i]] == _generate(model, [requests[i]], **settings)
 
 
-def test_the_seed_decides_the_draws_and_equal_prompts_draw_apart(model):
-    prompts = random_prompts((9,)) * 4
-    first = _tokens(_generate(model, prompts, **SAMPLED))
-    assert first == _tokens(_generate(model, prompts, **SAMPLED))
-    assert first != _tokens(_generate(model, prompts, **{**SAMPLED, "seed": 6}))
+def test_the_seed_and_the_sample_decide_the_draws(model):
+    (prompt,) = random_prompts((9,))
+    requests = [Request(prompt, sample) for sample in range(4)]
+    first = _tokens(_generate(model, requests, **SAMPLED))
     assert len({tuple(tokens) for tokens in first}) == 4
-    assert len({tuple(tokens) for tokens in _tokens(_generate(model, prompts))}) == 1  # greedy
+    assert first != _tokens(_generate(model, requests, **{**SAMPLED, "seed": 6}))
+    assert first[2] == _tokens(_generate(model, [Request(prompt, 7), Request(prompt, 2)], **SAMPLED))[1]
+    assert len({tuple(tokens) for tokens in _tokens(_generate(model, requests))}) == 1  # greedy
+    same = _generate(model, [requests[0]] * 3, **SAMPLED)
+    assert same[0] == same[1] == same[2] and same[0].tokens == first[0]
+
+
+def test_prompts_and_tokens_draw_apart(model):
     model_def, params = model
-    flat = {name: 0 * value for name, value in params.items()}  # every token is as likely as every other
-    assert all(len(set(row)) > 6 for row in _tokens(_generate((model_def, flat), prompts, **SAMPLED)))
+    flat = model_def, {name: 0 * value for name, value in params.items()}  # every token is as likely as every other
+    rows = _tokens(_generate(flat, _ask(random_prompts((9, 9, 9))), **SAMPLED))
+    assert all(len(set(row)) > 6 for row in rows)
+    assert len({tuple(row) for row in rows}) == 3
 
 
 def test_top_k_1_is_greedy(model):
-    prompts = random_prompts(LENGTHS)
-    assert _tokens(_generate(model, prompts, temperature=2.0, top_k=1)) == _tokens(_generate(model, prompts))
+    requests = _ask(random_prompts(LENGTHS))
+    assert _tokens(_generate(model, requests, temperature=2.0, top_k=1)) == _tokens(_generate(model, requests))
 
 
 def test_eos_ends_each_row_by_itself(model):
-    prompts = random_prompts(LENGTHS)
-    free = _generate(model, prompts)
+    requests = _ask(random_prompts(LENGTHS))
+    free = _generate(model, requests)
     assert all(c.stop_reason == "length" and len(c.tokens) == len(c.logps) == 12 for c in free)
     eos_ids = (free[0].tokens[4], free[1].tokens[0])
-    stopped = _generate(model, prompts, eos_ids=eos_ids)
+    stopped = _generate(model, requests, eos_ids=eos_ids)
     for long, short in zip(free, stopped, strict=True):
         ends = [i for i, token in enumerate(long.tokens) if token in eos_ids]
         num_tokens = ends[0] if ends else 12
         assert short.tokens == long.tokens[:num_tokens]
+        assert short.logps == long.logps[: num_tokens + bool(ends)]
         assert short.stop_reason == ("eos" if ends else "length")
-        np.testing.assert_allclose(short.logps, long.logps[: num_tokens + bool(ends)], atol=1e-5)
     assert stopped[1].tokens == [] and len({len(c.tokens) for c in stopped}) > 2
 
 
 def test_an_eos_at_the_length_limit_is_not_a_truncation(model):
-    prompts = random_prompts((6,)) * 4
-    last = _generate(model, prompts)[0].tokens[-1]
-    assert _generate(model, prompts, eos_ids=(last, last))[0].stop_reason == "eos"
+    requests = _ask(random_prompts((6,)))
+    last = _generate(model, requests)[0].tokens[-1]
+    assert _generate(model, requests, eos_ids=(last, last))[0].stop_reason == "eos"
 
 
-def test_batches_are_filled_and_reported_and_no_prompts_are_no_work(model, monkeypatch):
-    batches, finished = [], []
-
-    def decode(*args, **kwargs):
-        finished.append(args[5].tolist())
-        return decode_module.decode(*args, **kwargs)
-
-    monkeypatch.setattr(generate_module, "decode", decode)
-    completions = _generate(model, random_prompts(LENGTHS), on_batch=batches.append)
-    assert [len(batch) for batch in batches] == [4, 3]
-    assert sorted(finished) == [[False] * 4, [False] * 3 + [True]]
-    assert {id(c) for batch in batches for c in batch} == {id(c) for c in completions}
+def test_one_new_token_and_no_requests(model):
+    requests = _ask(random_prompts(LENGTHS))
+    whole, first = _generate(model, requests), _generate(model, requests, max_new_tokens=1)
+    assert _tokens(first) == [completion.tokens[:1] for completion in whole]
+    assert [completion.stop_reason for completion in first] == ["length"] * len(LENGTHS)
     assert _generate(model, []) == []
 
 
-def test_two_compilations_for_each_power_of_two_whatever_the_prompts(monkeypatch):
-    model_def, params = create_model(num_layers=1)
+def test_rows_longer_than_a_call_of_decode_go_on_where_they_were(model):
+    requests = _ask(random_prompts(LENGTHS))
+    long = _generate(model, requests, max_new_tokens=2 * batch_module.NUM_STEPS + 9)
+    assert _tokens(_generate(model, requests)) == [completion.tokens[:12] for completion in long]
+    assert {len(completion.tokens) for completion in long} == {2 * batch_module.NUM_STEPS + 9}
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+def test_should_stop_is_asked_at_fixed_places(model, batch_size):
+    requests = _ask(random_prompts(LENGTHS)) * 2
+    free = _generate(model, requests, max_new_tokens=100, batch_size=batch_size)
+    asked = set()
+
+    def should_stop(tokens):
+        asked.add(len(tokens))
+        return len(set(tokens)) > 25
+
+    stopped = _generate(model, requests, max_new_tokens=100, batch_size=batch_size, should_stop=should_stop)
+    for long, short in zip(free, stopped, strict=True):
+        places = [end for end in range(STOP_EVERY, 100, STOP_EVERY) if len(set(long.tokens[:end])) > 25]
+        end = places[0] if places else 100
+        assert short.tokens == long.tokens[:end] and short.logps == long.logps[:end]
+        assert short.stop_reason == ("stop" if places else "length")
+    assert asked <= {32, 64, 96} and {completion.stop_reason for completion in stopped} == {"stop", "length"}
+
+
+def test_samples_of_a_prompt_share_its_reading_and_ended_rows_are_refilled(model, monkeypatch):
+    read, steps = [], []
+
+    def prefill(model_def, params, tokens):
+        read.append(int(tokens.any(1).sum()))
+        return batch_module_prefill(model_def, params, tokens)
+
+    def decode(*args, **kwargs):
+        cache, written = batch_module_decode(*args, **kwargs)
+        steps.append(int(written.counts.max()))
+        return cache, written
+
+    batch_module_prefill, batch_module_decode = batch_module.prefill, batch_module.decode
+    monkeypatch.setattr(batch_module, "prefill", prefill)
+    monkeypatch.setattr(batch_module, "decode", decode)
+    prompts = random_prompts((20,) * 12)
+    requests = [Request(prompt, sample) for prompt in prompts for sample in range(3)]
+    completions = _generate(model, requests, **SAMPLED, max_new_tokens=60, eos_ids=(1, 2, 3, 4), batch_size=4)
+    assert sum(read) == 12, "each prompt is read once"
+    lengths = [len(completion.logps) for completion in completions]
+    batches = [max(lengths[start : start + 4]) for start in range(0, 36, 4)]
+    assert sum(lengths) / 4 <= sum(steps) < 0.75 * sum(batches), "rows wait for the longest of their batch"
+
+
+def test_a_bounded_number_of_compilations_serves_all_lengths_and_fillings(monkeypatch):
+    model_def, params = create_model(N=2, K=2, num_layers=1)  # shapes of this test alone
     num_traces = 0
     bind = ModelDef.bind
 
@@ -113,15 +181,46 @@ def test_two_compilations_for_each_power_of_two_whatever_the_prompts(monkeypatch
         return bind(self, params)
 
     monkeypatch.setattr(ModelDef, "bind", counting)
-    settings = {"batch_size": 5, "max_new_tokens": 3}  # shapes of this test alone
-    _generate((model_def, params), random_prompts(range(1, 121, 7)), **settings)
-    assert num_traces == 2 * 2  # prefill and decode, for 64 and for 128 slots
+    settings = {"batch_size": 5, "max_new_tokens": 3}
+    _generate((model_def, params), _ask(random_prompts(range(1, 121, 7))), **settings)
+    assert num_traces == 2 + 1  # reading 64 and 128 tokens; one size of the cache
     others = {name: value + 0.01 for name, value in params.items()}
-    _generate((model_def, others), random_prompts(range(2, 128, 9), seed=1), **settings, **{"seed": 8})
-    assert num_traces == 2 * 2
+    for lengths in (range(2, 128, 9), (5,), (100, 3, 3, 3)):
+        _generate((model_def, others), _ask(random_prompts(lengths, seed=1)), **settings, seed=8)
+    assert num_traces == 2 + 1
+    inserted = batch_module.insert._cache_size()
+    _generate((model_def, params), _ask(random_prompts(range(1, 1000, 37))), **settings)
+    # Up to 1024 tokens three more sizes of prompts, and of the cache 384, 576, 768 and 1152 slots at most.
+    assert num_traces <= 5 + 5 and batch_module.insert._cache_size() - inserted <= 3 * 2
+
+
+def test_an_error_in_one_batch_ends_the_others(model, monkeypatch):
+    threads, decode = set(), batch_module.decode
+
+    def failing(*args, **kwargs):
+        threads.add(threading.get_ident())
+        if len(threads) == 2:
+            raise RuntimeError("the second batch fails")
+        return decode(*args, **kwargs)
+
+    monkeypatch.setattr(batch_module, "decode", failing)
+    monkeypatch.setattr(generate_module.os, "cpu_count", lambda: 2)
+    with pytest.raises(RuntimeError, match="the second batch fails"):
+        _generate(model, _ask(random_prompts((9,) * 200)), batch_size=16)
+
+
+def test_who_has_enough_may_leave(model):
+    before = threading.active_count()
+    written = generate(
+        *model, _ask(random_prompts((9,) * 200)), max_new_tokens=30, eos_ids=NEVER, batch_size=16, **GREEDY
+    )
+    next(written)
+    written.close()
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "batch_size"])
-def test_settings_out_of_range_are_refused(model, name):
+def test_settings_out_of_range_are_refused_before_anything_is_written(model, name):
+    settings = {"max_new_tokens": 12, "batch_size": 4, name: 0}
     with pytest.raises(UserError, match=f"{name}=0 must"):
-        _generate(model, [[1]], **{name: 0})
+        generate(*model, _ask([[1]]), eos_ids=NEVER, **settings, **GREEDY)

@@ -8,6 +8,7 @@ V rows of the vocabulary.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,8 @@ class Attention(nnx.Module):
         self.k_norm = RMSNorm(H, spec.rms_norm_eps, "head_dim")
         self.attend = attend
 
-    def __call__(self, x, angles, segment_ids, positions, layer_cache):
-        """x [B, T, D] -> [B, T, D] and the layer's updated (keys, values); without a cache, None."""
+    def __call__(self, x, angles, segment_ids, through_cache, layer_cache):
+        """x [B, T, D] -> [B, T, D] and the layer's updated cache; without one, None."""
         w = lambda param: param[...].astype(x.dtype)
         q = self.q_norm(jnp.einsum("BTD,DNH->BTNH", x, w(self.q)))
         k = self.k_norm(jnp.einsum("BTD,DKH->BTKH", x, w(self.k)))
@@ -72,12 +73,7 @@ class Attention(nnx.Module):
         if layer_cache is None:
             context = self.attend(q, k, v, segment_ids)
         else:
-            keys, values = (cache.write(c, new, positions) for c, new in zip(layer_cache, (k, v), strict=True))
-            layer_cache = (keys, values)
-            seen = jnp.arange(keys.shape[2])[None, None, :] <= positions[:, :, None]
-            # B, K, S, H -> B, S, K, H: folded into the products, nothing is moved.
-            k, v = (slots.swapaxes(1, 2).astype(x.dtype) for slots in layer_cache)
-            context = attention.masked_attention(q, k, v, seen)
+            context, layer_cache = through_cache(layer_cache, q, k, v)
         return jnp.einsum("BTNH,NHD->BTD", context, w(self.o)), layer_cache
 
 
@@ -107,10 +103,10 @@ class Layer(nnx.Module):
         self.mlp_norm = RMSNorm(spec.hidden_size, spec.rms_norm_eps, "embed")
         self.mlp = MLP(spec, rngs)
 
-    def __call__(self, x, angles, segment_ids, positions, layer_cache):
+    def __call__(self, x, angles, segment_ids, through_cache, layer_cache):
         """x [B, T, D] -> [B, T, D] and the layer's cache."""
         with jax.named_scope("attention"):
-            context, layer_cache = self.attn(self.attn_norm(x), angles, segment_ids, positions, layer_cache)
+            context, layer_cache = self.attn(self.attn_norm(x), angles, segment_ids, through_cache, layer_cache)
             x = x + context
         with jax.named_scope("mlp"):
             return x + self.mlp(self.mlp_norm(x)), layer_cache
@@ -140,6 +136,7 @@ class Qwen3(nnx.Module):
         positions: Int[Array, "B T"],
         segment_ids: Int[Array, "B T"] | None = None,
         kv_cache: cache.Cache | None = None,
+        through_cache: Callable | None = None,
     ) -> tuple[Float[Array, "B T D"], cache.Cache | None]:
         """Final hidden states, before the head.
 
@@ -147,23 +144,20 @@ class Qwen3(nnx.Module):
           tokens: input ids.
           positions: place of each token in its own sequence.
           segment_ids: packed examples, see data/batch.py; None means that every row is one sequence.
-          kv_cache: with a cache, tokens are appended at `positions` and see all earlier slots of their row; segment_ids
-            are not used.
+          kv_cache: with a cache, tokens are stored in it and see the earlier slots of their row; segment_ids are not
+            used.
+          through_cache: how, and where: cache.extend or cache.step, its keywords given.
         """
         x = self.embed[...][tokens].astype(self.dtype)
         if segment_ids is None:
             segment_ids = jnp.ones_like(tokens)
         angles = rope.rope_angles(positions, self.spec.head_dim, self.spec.rope_theta)
-        keys, values = [], []
+        new_cache = []
         for i, layer in enumerate(self.layers):
-            layer_cache = None if kv_cache is None else (kv_cache.keys[i], kv_cache.values[i])
             run = jax.checkpoint(layer.__call__) if self.remat else layer
-            x, layer_cache = run(x, angles, segment_ids, positions, layer_cache)
-            if layer_cache is not None:
-                keys.append(layer_cache[0])
-                values.append(layer_cache[1])
-        new_cache = None if kv_cache is None else cache.Cache(tuple(keys), tuple(values))
-        return self.final_norm(x), new_cache
+            x, layer_cache = run(x, angles, segment_ids, through_cache, None if kv_cache is None else kv_cache[i])
+            new_cache.append(layer_cache)
+        return self.final_norm(x), None if kv_cache is None else tuple(new_cache)
 
     def logits(self, hidden: Float[Array, "*any D"]) -> Float[Array, "*any V"]:
         """Float32 logits of final hidden states. For training use train/losses.py, which never holds them all."""

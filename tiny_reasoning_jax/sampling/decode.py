@@ -1,7 +1,8 @@
-"""The two compiled halves of generation: `prefill` reads prompts, `decode` writes until every row has ended.
+"""The compiled parts of generation: `prefill` reads prompts, `insert` gives them to rows, `decode` writes.
 
-Both work on the parameters as training holds them: nothing is copied, merged or cast beforehand.
-Letters: B rows, P slots of the longest prompt, S slots of the cache, R new tokens at most, V vocabulary.
+All work on the parameters as training holds them: nothing is copied, merged or cast beforehand. A row's last prompt
+token is not read by prefill but fed to its first step of decoding, so that every new token comes from the same code.
+Letters: B rows, R prompts read together, P slots of their bucket, S slots of the cache, C steps, V vocabulary.
 """
 
 import functools
@@ -9,131 +10,151 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, UInt32
 
-from tiny_reasoning_jax.model.cache import Cache, create_cache
+from tiny_reasoning_jax.model.cache import Block, Cache, create_cache, extend, spans, step
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.sampling.choose import Sampling, choose_tokens
 
-CHUNK = 256  # prompt tokens read at a time: attention holds B * N * CHUNK * P scores, in float32
+LONGEST_STRETCH = 1024  # prompt tokens that attention reads at a time, with R * N * 1024 * 1024 scores in float32
 
 
-class Decoded(NamedTuple):
-    """What the rows of one batch have written.
+class Rows(NamedTuple):
+    """Where every row stands, between two calls of decode.
 
     Attributes:
-      tokens: [B, R]; a row's own are its first `num_tokens`, its EOS included.
-      logps: [B, R] log-probability of each of them, see choose_tokens.
-      num_tokens: [B]; 0 for a row that was finished from the start.
+      tokens: [B] the last token of each, not in the cache yet.
+      positions: [B] its position.
+      budgets: [B] tokens that the row may still write; 0 for a row that writes nothing.
+      written: [B] tokens that it has written.
+      draws: [B, 3] words that together with the seed and the number of a token decide how it is drawn.
     """
 
-    tokens: Int[Array, "B R"]
-    logps: Float[Array, "B R"]
-    num_tokens: Int[Array, "B"]
+    tokens: Int[Array | np.ndarray, "B"]
+    positions: Int[Array | np.ndarray, "B"]
+    budgets: Int[Array | np.ndarray, "B"]
+    written: Int[Array | np.ndarray, "B"]
+    draws: UInt32[Array | np.ndarray, "B 3"]
+
+
+class Written(NamedTuple):
+    """What the rows wrote in one call.
+
+    Attributes:
+      tokens: [B, C]; a row's own are its first `counts`, its EOS included.
+      logps: [B, C] log-probability of each of them, see choose_tokens.
+      counts: [B].
+    """
+
+    tokens: Int[Array, "B C"]
+    logps: Float[Array, "B C"]
+    counts: Int[Array, "B"]
 
 
 class _Loop(NamedTuple):
-    step: Int[Array, ""]  # tokens that every unfinished row has chosen so far
+    step: Int[Array, ""]  # tokens that every row still running has written
     cache: Cache
-    finished: Bool[Array, "B"]
-    decoded: Decoded
+    last: Int[Array, "B"]
+    running: Bool[Array, "B"]
+    written: Written
 
 
-@functools.partial(jax.jit, static_argnames=("model_def", "num_slots"))
-def prefill(
-    model_def: ModelDef,
-    params: Params,
-    tokens: Int[Array, "B P"],
-    prompt_lengths: Int[Array, "B"],
-    *,
-    num_slots: int,
-) -> tuple[Cache, Float[Array, "B V"]]:
-    """Reads right-padded prompts into a new cache of num_slots; returns it and the logits after each prompt.
+@functools.partial(jax.jit, static_argnames="model_def")
+def prefill(model_def: ModelDef, params: Params, tokens: Int[Array, "R P"]) -> Cache:
+    """Reads right-padded prompts into a new cache of P slots: a power of two, or up to LONGEST_STRETCH.
 
     The slots of the padding hold rubbish that no one sees: a query sees slots up to its own position, and by
     then the row has overwritten them.
     """
     model = model_def.bind(params)
-    (B, P), dtype = tokens.shape, jnp.dtype(model_def.dtype)
-    size = min(P, CHUNK)
-    assert P % size == 0, f"prompts padded to {P}, not to a multiple of {CHUNK}"
+    R, P = tokens.shape
+    T = min(P, LONGEST_STRETCH)
+    assert P % T == 0, f"prompts padded to {P}, not to a multiple of {LONGEST_STRETCH}"
 
-    def read(i, carry):
-        """Reads the i-th chunk; keeps the hidden state of the rows that end in it."""
-        cache, last = carry
-        start = i * size
-        chunk = jax.lax.dynamic_slice_in_dim(tokens, start, size, axis=1)
-        hidden, cache = model(chunk, jnp.broadcast_to(start + jnp.arange(size), (B, size)), kv_cache=cache)
-        index = (prompt_lengths - 1 - start)[:, None, None]
-        here = jnp.take_along_axis(hidden, index.clip(0, size - 1), axis=1)
-        return cache, jnp.where((index >= 0) & (index < size), here, last)
+    def read(i, cache):
+        start = i * T
+        stretch = jax.lax.dynamic_slice_in_dim(tokens, start, T, axis=1)
+        positions = jnp.broadcast_to(start + jnp.arange(T), (R, T))
+        through_cache = functools.partial(extend, start=start)
+        return model(stretch, positions, kv_cache=cache, through_cache=through_cache)[1]
 
-    # Prompts attend to a cache of their own length; the slots of the completions are appended afterwards.
-    cache = create_cache(model_def.spec, B, P, dtype)
-    cache, last = jax.lax.fori_loop(0, P // size, read, (cache, jnp.zeros((B, 1, model_def.spec.hidden_size), dtype)))
-    cache = jax.tree.map(lambda slots: jnp.pad(slots, ((0, 0), (0, 0), (0, num_slots - P), (0, 0))), cache)
-    return cache, model.logits(last[:, 0])
+    return jax.lax.fori_loop(0, P // T, read, create_cache(model_def.spec, R, [P], jnp.dtype(model_def.dtype)))
 
 
-@functools.partial(jax.jit, static_argnames=("model_def", "max_new_tokens", "sampling"), donate_argnames="cache")
+@functools.partial(jax.jit, donate_argnames="cache")
+def insert(
+    cache: Cache, prompts: Cache, sources: Int[Array, "B"], targets: Int[Array, "B"], count: Int[Array, ""]
+) -> Cache:
+    """Copies row sources[i] of `prompts` to row targets[i] of `cache`, which is donated, for every i < count.
+
+    Of what is longer, the rest is left: slots behind a prompt are padding, blocks behind it another row's.
+    """
+
+    def copy(i, cache):
+        def one(slots, prompt):
+            row = jax.lax.dynamic_slice_in_dim(prompt, sources[i], 1, axis=0)
+            return jax.lax.dynamic_update_slice(slots, row, (targets[i], 0, 0, 0))
+
+        new = []
+        for blocks, ((keys, values),) in zip(cache, prompts, strict=True):
+            parts = tuple(Block(keys[..., start:end], values[:, :, start:end]) for _, start, end in spans(blocks))
+            new.append(jax.tree.map(one, blocks, parts))
+        return tuple(new)
+
+    return jax.lax.fori_loop(0, count, copy, cache)
+
+
+@functools.partial(jax.jit, static_argnames=("model_def", "num_steps", "sampling"), donate_argnames="cache")
 def decode(
     model_def: ModelDef,
     params: Params,
     cache: Cache,
-    logits: Float[Array, "B V"],
-    prompt_lengths: Int[Array, "B"],
-    finished: Bool[Array, "B"],
-    row_ids: Int[Array, "B"],
+    rows: Rows,
+    fewest: Int[Array, ""],
     key: Key[Array, ""],
     eos_ids: Int[Array, "E"],
     *,
-    max_new_tokens: int,
+    num_steps: int,
     sampling: Sampling,
-) -> tuple[Decoded, Cache]:
-    """Continues every row that is not `finished` until EOS or max_new_tokens.
+) -> tuple[Cache, Written]:
+    """Continues every row until its EOS or the end of its budget, for num_steps at most.
 
     Args:
       model_def: the model.
       params: its parameters.
-      cache: from prefill; donated, and returned only so that its memory is used in place.
-      logits: from prefill.
-      prompt_lengths: tokens of each prompt.
-      finished: rows that are only there to fill the batch.
-      row_ids: name of each row; with `key` and the number of the token it decides the row's draws.
-      key: of the draws.
+      cache: of the rows; donated, its memory is used in place.
+      rows: where they stand.
+      fewest: returns as soon as fewer rows than this are still writing, for others to take the place of the rest.
+      key: of the draws, from the seed.
       eos_ids: tokens that end a row.
-      max_new_tokens: longest completion, its EOS included.
+      num_steps: C.
       sampling: the rule for choosing tokens.
     """
     model = model_def.bind(params)
-    B, _, num_slots, _ = cache.keys[0].shape
-    row_keys = jax.vmap(jax.random.fold_in, (None, 0))(key, row_ids)
-
-    def choose(loop: _Loop, logits) -> _Loop:
-        """Takes the next token of every unfinished row."""
-        keys = jax.vmap(jax.random.fold_in, (0, None))(row_keys, loop.step)
-        token, logp = choose_tokens(logits, keys, sampling)
-        tokens, logps, num_tokens = loop.decoded
-        decoded = Decoded(
-            tokens.at[:, loop.step].set(token),
-            logps.at[:, loop.step].set(logp),
-            num_tokens + ~loop.finished,
-        )
-        ended = jnp.isin(token, eos_ids)
-        return _Loop(loop.step + 1, loop.cache, loop.finished | ended, decoded)
+    B = len(rows.tokens)
+    row_keys = functools.reduce(jax.vmap(jax.random.fold_in), rows.draws.T, jnp.broadcast_to(key, B))
 
     def body(loop: _Loop) -> _Loop:
-        last = jax.lax.dynamic_index_in_dim(loop.decoded.tokens, loop.step - 1, axis=1)
-        # A finished row is moved out of the cache: it goes on computing, but nothing is stored.
-        position = jnp.where(loop.finished, num_slots, prompt_lengths + loop.step - 1)
-        hidden, cache = model(last, position[:, None], kv_cache=loop.cache)
-        return choose(loop._replace(cache=cache), model.logits(hidden[:, 0]))
+        # A row that has ended goes on computing, but nothing is stored.
+        positions = jnp.where(loop.running, rows.positions + loop.step, -1)
+        through_cache = functools.partial(step, positions=positions)
+        hidden, cache = model(loop.last[:, None], positions[:, None], kv_cache=loop.cache, through_cache=through_cache)
+        keys = jax.vmap(jax.random.fold_in)(row_keys, rows.written + loop.step)
+        token, logp = choose_tokens(model.logits(hidden[:, 0]), keys, sampling)
+        written = Written(
+            loop.written.tokens.at[:, loop.step].set(token),
+            loop.written.logps.at[:, loop.step].set(logp),
+            loop.written.counts + loop.running,
+        )
+        running = loop.running & ~jnp.isin(token, eos_ids) & (written.counts < rows.budgets)
+        return _Loop(loop.step + 1, cache, token, running, written)
 
-    empty = Decoded(
-        jnp.zeros((B, max_new_tokens), jnp.int32),
-        jnp.zeros((B, max_new_tokens), jnp.float32),
-        jnp.zeros(B, jnp.int32),
+    def goes_on(loop: _Loop) -> Bool[Array, ""]:
+        return (loop.step < num_steps) & (loop.running.sum() >= fewest)
+
+    nothing = Written(
+        jnp.zeros((B, num_steps), jnp.int32), jnp.zeros((B, num_steps), jnp.float32), jnp.zeros(B, jnp.int32)
     )
-    first = choose(_Loop(jnp.int32(0), cache, finished, empty), logits)
-    loop = jax.lax.while_loop(lambda loop: (loop.step < max_new_tokens) & ~loop.finished.all(), body, first)
-    return loop.decoded, loop.cache
+    loop = jax.lax.while_loop(goes_on, body, _Loop(jnp.int32(0), cache, rows.tokens, rows.budgets > 0, nothing))
+    return loop.cache, loop.written

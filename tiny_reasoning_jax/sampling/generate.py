@@ -1,50 +1,47 @@
-"""Batched generation: prompts in, completions out, in the same order.
+"""Batched generation: requests in, completions out as they end.
 
-Prompts of similar length share a batch, and batches are padded to a few lengths (powers of two), so that a
-handful of compilations serves any set of prompts. What a row writes depends on its prompt, its place in the
-list and the seed, never on its neighbours. It knows token ids only; text and grades belong to eval/.
+Rows that end are refilled with waiting requests (batch.py); the device works in three compiled parts (decode.py), whose
+shapes are few (plan.py). It knows token ids only; text and grades belong to eval/.
 """
 
 import dataclasses
+import hashlib
 import os
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.model.cache import create_cache
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
+from tiny_reasoning_jax.sampling.batch import Batch, Completion, Prompt, Settings
 from tiny_reasoning_jax.sampling.choose import Sampling
-from tiny_reasoning_jax.sampling.decode import Decoded, decode, prefill
+from tiny_reasoning_jax.sampling.plan import bucket, plan_rows, prompts_together
 
-SHORTEST_BUCKET = 64  # slots; below this another compilation costs more than the padding it saves
-MAX_CACHE_BYTES = 2**30  # of all batches that a CPU decodes side by side
+FEWEST_ROWS = 8  # of a batch that shares the requests with others on a CPU
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Completion:
-    """What one prompt was continued with.
+class Request(NamedTuple):
+    """What to continue.
 
     Attributes:
-      tokens: ids without the EOS.
-      logps: log-probability of every token chosen, under the model itself (before temperature, top-k and
-        top-p). When stop_reason is "eos" the last one is that of the EOS: one more than there are tokens.
-      stop_reason: "eos", or "length" if max_new_tokens were written without one.
+      prompt: token ids, at least one.
+      sample: number of the sample of this prompt; each is drawn by itself.
     """
 
-    tokens: list[int]
-    logps: list[float]
-    stop_reason: Literal["eos", "length"]
+    prompt: Sequence[int]
+    sample: int
 
 
 def generate(
     model_def: ModelDef,
     params: Params,
-    prompts: Sequence[Sequence[int]],
+    requests: Sequence[Request],
     *,
     max_new_tokens: int,
     eos_ids: Sequence[int],
@@ -53,106 +50,90 @@ def generate(
     top_p: float,
     top_k: int,
     seed: int,
-    on_batch: Callable[[list[Completion]], None] | None = None,
-) -> list[Completion]:
-    """Continues every prompt until EOS or max_new_tokens.
+    should_stop: Callable[[list[int]], bool] | None = None,
+) -> Iterator[tuple[int, Completion]]:
+    """Continues every request until EOS or max_new_tokens; yields (its index, its completion) as they end.
+
+    What a request is continued with, tokens and log-probabilities to the last bit, depends on the model, the request
+    and the settings alone, not on the other requests, nor on how many there are. Another batch_size, or another number
+    of rows where memory or cores are fewer, may round differently.
 
     Args:
       model_def: the model.
       params: its parameters, as training holds them.
-      prompts: token ids, at least one each.
+      requests: what to continue; those with the same prompt share the reading of it.
       max_new_tokens: longest completion, its EOS included; tokens.
       eos_ids: ids that end a completion.
-      batch_size: prompts decoded together.
+      batch_size: rows decoded together, at most: fewer where their cache would not fit.
       temperature: see Sampling, as are top_p and top_k.
       top_p: see Sampling.
       top_k: see Sampling.
-      seed: of the draws; prompt i's draws depend on (seed, i, number of the token) alone.
-      on_batch: called with the completions of each batch when they are there, the longest prompts first.
-
-    Returns:
-      One completion per prompt, in the order of the prompts.
+      seed: of the draws, which depend on (seed, prompt, sample, number of the token) alone.
+      should_stop: asked with the tokens of a row that goes on, after every STOP_EVERY of them; True ends it there.
 
     Raises:
-      UserError: a setting outside its range.
+      UserError: a setting outside its range, or not even one row fits into the memory.
     """
     sampling = Sampling(temperature, top_p, top_k)
     for name, value in (("max_new_tokens", max_new_tokens), ("batch_size", batch_size)):
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
-    assert all(prompts), "a prompt without tokens has nothing to continue"
-    if not prompts:
-        return []
+    assert all(request.prompt for request in requests), "a prompt without tokens has nothing to continue"
+    if not requests:
+        return iter(())
     model_def = dataclasses.replace(model_def, remat=False)  # there is no backward pass to save memory for
-    num_rows = min(batch_size, len(prompts))
-
-    def run(indices: list[int]) -> list[Completion]:
-        tokens, lengths = _pad([prompts[i] for i in indices], num_rows)
-        num_fillers = num_rows - len(indices)
-        cache, logits = prefill(model_def, params, tokens, lengths, num_slots=tokens.shape[1] + max_new_tokens)
-        decoded, _ = decode(
-            model_def, params, cache, logits, lengths, np.arange(num_rows) >= len(indices),
-            np.array(indices + [0] * num_fillers), jax.random.key(seed), np.array(eos_ids, np.int32),
-            max_new_tokens=max_new_tokens, sampling=sampling,
-        )  # fmt: skip
-        return _read(decoded, len(indices), eos_ids)
-
-    batches = _batches(prompts, batch_size)
-    cache_bytes = _cache_bytes(model_def, num_rows, _bucket(max(map(len, prompts))) + max_new_tokens)
-    completions: list[Completion | None] = [None] * len(prompts)
-    for indices, done in zip(batches, _map(run, batches, cache_bytes), strict=True):
-        for index, completion in zip(indices, done, strict=True):
-            completions[index] = completion
-        if on_batch is not None:
-            on_batch(done)
-    return completions
-
-
-def _map(run: Callable, batches: list[list[int]], cache_bytes: int) -> Iterator[list[Completion]]:
-    """Runs the batches in order; on a CPU several side by side: one decode loop keeps only one core busy."""
+    settings = Settings(max_new_tokens, tuple(eos_ids), sampling, seed, should_stop)
+    longest = max(len(request.prompt) for request in requests)
+    num_rows = plan_rows(model_def, batch_size, longest, max_new_tokens)
+    # One batch keeps one core of a CPU busy, so several work side by side.
     on_cpu = jax.default_backend() == "cpu"
-    num_at_once = min(os.cpu_count() or 1, MAX_CACHE_BYTES // cache_bytes) if on_cpu else 1
-    if num_at_once <= 1:
-        yield from map(run, batches)
-        return
-    pool = ThreadPoolExecutor(num_at_once)
-    try:
-        yield from pool.map(run, batches)
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C nothing new is begun
+    num_batches = max(1, min(os.cpu_count() or 1, num_rows // FEWEST_ROWS)) if on_cpu else 1
+    batches = [Batch(model_def, params, settings, num_rows // num_batches) for _ in range(num_batches)]
+    waiting = deque(_group(requests))
+    return batches[0].run(waiting) if num_batches == 1 else _run_together(batches, waiting)
 
 
-def _cache_bytes(model_def: ModelDef, num_rows: int, num_slots: int) -> int:
-    shapes = jax.eval_shape(lambda: create_cache(model_def.spec, num_rows, num_slots, jnp.dtype(model_def.dtype)))
-    return sum(shape.size * shape.dtype.itemsize for shape in jax.tree.leaves(shapes))
+def _group(requests: Sequence[Request]) -> list[list[Prompt]]:
+    """The different prompts, those that are read together in one entry, the longest first."""
+    prompts: dict[tuple[int, ...], Prompt] = {}
+    for index, (tokens, sample) in enumerate(requests):
+        tokens = tuple(tokens)
+        if tokens not in prompts:
+            digest = hashlib.sha256(np.array(tokens, "<i4").tobytes()).digest()
+            words = int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+            prompts[tokens] = Prompt(tokens, words, [])
+        prompts[tokens].samples.append((index, sample))
+    by_bucket: dict[int, list[Prompt]] = {}
+    for prompt in prompts.values():
+        by_bucket.setdefault(bucket(len(prompt.tokens) - 1), []).append(prompt)
+    entries = []
+    for size in sorted(by_bucket, reverse=True):
+        count = prompts_together(size)
+        entries += [by_bucket[size][start : start + count] for start in range(0, len(by_bucket[size]), count)]
+    return entries
 
 
-def _batches(prompts: Sequence[Sequence[int]], batch_size: int) -> list[list[int]]:
-    """Indices of the prompts of each batch, the longest first: what does not fit in memory fails at once."""
-    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def _run_together(batches: list[Batch], waiting: deque[list[Prompt]]) -> Iterator[tuple[int, Completion]]:
+    """Runs the batches in threads that take from the same waiting prompts."""
+    ended: queue.SimpleQueue = queue.SimpleQueue()
+    stopped = threading.Event()
 
+    def work(batch: Batch) -> None:
+        try:
+            for one in batch.run(waiting):
+                ended.put(one)
+                if stopped.is_set():
+                    return
+        finally:
+            ended.put(None)
 
-def _bucket(length: int) -> int:
-    """The power of two that a prompt of this length is padded to."""
-    return max(SHORTEST_BUCKET, 1 << (length - 1).bit_length())
-
-
-def _pad(prompts: list[Sequence[int]], num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens [num_rows, bucket], zeros on the right, and lengths [num_rows]; a filling row is one token."""
-    tokens = np.zeros((num_rows, _bucket(max(map(len, prompts)))), np.int32)
-    lengths = np.ones(num_rows, np.int32)
-    for row, prompt in enumerate(prompts):
-        tokens[row, : len(prompt)] = prompt
-        lengths[row] = len(prompt)
-    return tokens, lengths
-
-
-def _read(decoded: Decoded, num_rows: int, eos_ids: Sequence[int]) -> list[Completion]:
-    """The first num_rows of a batch as completions."""
-    all_tokens, all_logps, counts = (values[:num_rows].tolist() for values in jax.device_get(decoded))
-    completions = []
-    for tokens, logps, count in zip(all_tokens, all_logps, counts, strict=True):
-        ended = tokens[count - 1] in eos_ids
-        completions.append(Completion(tokens[: count - ended], logps[:count], "eos" if ended else "length"))
-    return completions
+    with ThreadPoolExecutor(len(batches)) as pool:
+        working = [pool.submit(work, batch) for batch in batches]
+        try:
+            for _ in batches:
+                yield from iter(ended.get, None)
+        finally:  # after an error or when the caller has had enough, nothing new is begun
+            stopped.set()
+            waiting.clear()
+        for one in working:
+            one.result()
