@@ -96,6 +96,29 @@ def write_many_files(world):
     return True
 
 
+def write_many_files_behind_a_decoy(world):
+    """Writes 256 MB in small files while others come and go, to upset who counts them."""
+    import os
+    import threading
+
+    def flicker():
+        while True:
+            for number in range(20):
+                open(f"decoy{number}", "w").close()
+            for number in range(20):
+                os.unlink(f"decoy{number}")
+
+    for _ in range(2):
+        threading.Thread(target=flicker, daemon=True).start()
+    for number in range(64):
+        with open(f"part{number}", "wb") as file:
+            file.write(bytes(4 << 20))
+    import time
+
+    time.sleep(0.2)
+    return True
+
+
 def make_many_files(world):
     """Makes 1,500 empty files."""
     for number in range(1500):

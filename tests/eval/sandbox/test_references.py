@@ -28,13 +28,13 @@ def test_every_reference_solution_passes(references, sandbox):
 
 
 def test_a_program_that_returns_nothing_passes_nowhere(references, sandbox):
-    jobs = [(return_nothing_anywhere(program), tests) for program, tests in references[::3]]
+    jobs = [(return_nothing_anywhere(program), tests) for program, tests in references[::5]]
     assert [job for job, outcome in zip(jobs, sandbox.judge_all(jobs), strict=True) if outcome.passed] == []
 
 
 def test_wrong_programs_fail_and_plain_python_agrees(references):
     """What passes here though it was made wrong is no worse: its tests are too weak, or the change changes nothing."""
-    mutants = [(program, tests) for _, program, tests in draw_mutants(references[::7], 1)]
+    mutants = [(program, tests) for _, program, tests in draw_mutants(references[::12], 1)]
     with Sandbox(seconds=1) as sandbox:
         passed = [outcome.passed for outcome in sandbox.judge_all(mutants)]
     assert passed == judge_plainly(mutants)

@@ -5,7 +5,6 @@ import platform
 import resource
 import signal
 import sys
-import sysconfig
 
 from tiny_reasoning_jax.eval.sandbox import kernel, landlock, seccomp
 
@@ -55,8 +54,9 @@ class Confinement:
         os.chdir(self._folder)
         os.umask(0o077)
         os.environ.clear()
-        for number in (1, 2):
-            os.dup2(0, number)  # 0 is /dev/null: there is nothing to read, and what is printed goes nowhere
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):  # there is nothing to read, and what is printed goes nowhere
+            os.dup2(nothing, number)
         for name, soft, hard in self._limits:
             resource.setrlimit(name, (soft, hard))
         kernel.forbid_inspection()
@@ -99,6 +99,4 @@ def _make_rules(folder: str) -> landlock.Ruleset:
 
 def python_libraries() -> list[str]:
     """Returns the folders of the standard library: all that a program can import."""
-    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
-    folders |= {path for path in sys.path if path.endswith("lib-dynload")}
-    return sorted(filter(os.path.isdir, folders))
+    return [os.path.dirname(os.__file__), *(path for path in sys.path if os.path.basename(path) == "lib-dynload")]

@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import queue
-import select
 import shutil
 import signal
 import socket
@@ -32,10 +31,13 @@ _WALL_PER_CPU = 3  # a program may sleep, and the machine may have others to ser
 _VERDICT_BYTES = 64 << 10
 _DETAIL_CHARS = 1000
 
+# No secrets. Sets have one order, so that verdicts do not vary; threads share one heap, as each heap of their own takes
+# 64 MiB of the address space that is limited.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
 _ROOT = Path(__file__).parents[3]
 _START = (
-    "import sys; sys.path.append(sys.argv[1]); import socket; from tiny_reasoning_jax.eval.sandbox import zygote; "
-    "zygote.main(socket.socket(fileno=int(sys.argv[2])), sys.argv[3], int(sys.argv[4]), sys.argv[5] == 'unsafe')"
+    "import sys; sys.path.append(sys.argv[1]); from tiny_reasoning_jax.eval.sandbox import zygote; "
+    "zygote.main(sys.argv[2], int(sys.argv[3]), sys.argv[4] == 'unsafe')"
 )
 
 
@@ -56,23 +58,29 @@ def require_sandbox() -> None:
     Raises:
       UserError: it cannot; the message says what is missing.
     """
+    _require_linux()
     missing = ""
-    if sys.platform != "linux" or platform.machine() not in seccomp.MACHINES:
-        missing = (
-            f"this machine is {sys.platform} on {platform.machine()}, not Linux on {' or '.join(seccomp.MACHINES)}"
-        )
-    else:
-        try:
-            landlock.find_version()
-        except OSError as error:
-            missing = f"the kernel {platform.release()} has no Landlock that can be used here ({error.strerror})"
-        if not os.path.exists("/proc/sys/kernel/seccomp/actions_avail"):
-            missing = missing or f"the kernel {platform.release()} has no seccomp filters"
+    try:
+        landlock.find_version()
+    except OSError as error:
+        missing = f"the kernel {platform.release()} has no Landlock that can be used here ({error.strerror})"
+    if not os.path.exists("/proc/sys/kernel/seccomp/actions_avail"):
+        missing = missing or f"the kernel {platform.release()} has no seccomp filters"
+    if platform.machine() not in seccomp.MACHINES:
+        missing = f"this machine is {platform.machine()}, not {' or '.join(seccomp.MACHINES)}"
     if missing:
         raise UserError(
             f"programs written by a model are run in a sandbox of Landlock (Linux 5.13 or newer, not switched off by "
             f"lsm= or a container) and seccomp, and {missing}. Evaluate on a machine that has them, leave out tasks "
             f"whose answers are programs, or set eval.unsafe_code=True to run the programs with all of your own rights"
+        )
+
+
+def _require_linux() -> None:
+    if sys.platform != "linux":
+        raise UserError(
+            f"programs written by a model are run on Linux, and this is {sys.platform}; evaluate there, or leave out "
+            "tasks whose answers are programs"
         )
 
 
@@ -85,10 +93,11 @@ class Sandbox:
       unsafe: without Landlock and seccomp. A program can then do whatever the user can.
 
     Raises:
-      UserError: the machine lacks what the sandbox needs, and `unsafe` is False.
+      UserError: the machine lacks what the sandbox needs, and `unsafe` is False; or it is no Linux.
     """
 
     def __init__(self, num_workers: int = 2, seconds: int = 5, unsafe: bool = False) -> None:
+        _require_linux()
         if unsafe:
             log.warning(
                 "NO SANDBOX: programs written by a model run with all rights of user %d, files and network included, "
@@ -143,15 +152,14 @@ class _Worker:
             (self._folder / name).mkdir(mode=0o700)
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         options = ["-S", "-s", "-P", "-B", "-X", "utf8"]  # no site-packages, nothing from the working folder
-        arguments = [str(_ROOT), str(theirs.fileno()), str(self._folder), str(seconds), "unsafe" if unsafe else "safe"]
+        arguments = [str(_ROOT), str(self._folder), str(seconds), "unsafe" if unsafe else "safe"]
         with theirs:
             self._zygote = subprocess.Popen(
                 [sys.executable, *options, "-c", _START, *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 cwd="/",
-                env={"PYTHONHASHSEED": "0"},  # no secrets; and sets have one order, so verdicts do not vary
-                pass_fds=[theirs.fileno()],
+                env=_ENVIRONMENT,
                 start_new_session=True,  # Ctrl-C is for the evaluating process, which then ends this one
             )
 
@@ -188,35 +196,44 @@ class _Worker:
 
     def _follow(self, job: socket.socket, pids: list[int], program: str, tests: str) -> tuple[list | None, str]:
         """Returns the verdict of the tests' process, None where it gave none, and why it was stopped, or ""."""
-        deadline = time.monotonic() + _WALL_PER_CPU * self._seconds
-        data = bytearray()
-        with contextlib.suppress(OSError):  # it was killed before it had read everything: no verdict comes
+        try:
             wire.send(job.fileno(), [program, tests])
+            data, stopped = self._read_verdict(job, pids)
+        except wire.BadMessage as error:
+            return None, f"program and tests: {error}"
+        except ConnectionError:  # it was killed before it had read or written everything
+            return None, ""
+        try:
+            match wire.parse(data):
+                case [bool(), str(), bool()] as verdict:
+                    return verdict, stopped
+        except wire.BadMessage:
+            pass
+        return None, stopped
+
+    def _read_verdict(self, job: socket.socket, pids: list[int]) -> tuple[bytes, str]:
+        """Reads until the tests' process closes its end, or the time or another bound is over: which, or ""."""
+        deadline = time.monotonic() + _WALL_PER_CPU * self._seconds
+        job.settimeout(_WATCH_SECONDS)
+        data = bytearray()
         while len(data) <= _VERDICT_BYTES:
-            if select.select([job], [], [], _WATCH_SECONDS)[0]:
+            with contextlib.suppress(TimeoutError):
                 piece = job.recv(_VERDICT_BYTES)
                 if not piece:
                     break
                 data += piece
             stopped = "timeout" if time.monotonic() > deadline else self._find_overuse(pids)
             if stopped:
-                return None, stopped
-        try:
-            match wire.parse(bytes(data)):
-                case [bool(), str(), bool()] as verdict:
-                    return verdict, ""
-        except wire.BadMessage:
-            pass
-        return None, ""
+                return b"", stopped
+        return bytes(data), ""
 
     def _find_overuse(self, pids: list[int]) -> str:
         """Returns which bound that the kernel does not keep for us has been passed, or ""."""
         num_bytes = num_files = 0
-        for name in zygote.FOLDERS:
-            with contextlib.suppress(FileNotFoundError):  # a file went while it was looked at
-                for entry in os.scandir(self._folder / name):
-                    num_files += 1
-                    num_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+        for entry in self._list_files():
+            with contextlib.suppress(FileNotFoundError):  # it went while it was looked at
+                num_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+            num_files += 1
         if num_bytes > DISK_BYTES or num_files > FILES:
             return f"disk: more than {DISK_BYTES >> 20} MiB or {FILES} files"
         for pid in pids:
@@ -239,14 +256,18 @@ class _Worker:
         number = os.WTERMSIG(status)
         if number == signal.SIGXCPU or number == signal.SIGKILL and cpu_seconds > self._seconds:
             return "timeout"
-        return f"killed by {signal.Signals(number).name}"
+        return f"killed by signal {number} ({signal.strsignal(number)})"
 
     def _clear(self) -> None:
         """Empties the folders; they stay, as the rules name them and not their paths."""
-        for name in zygote.FOLDERS:
-            (self._folder / name).mkdir(mode=0o700, exist_ok=True)  # an unsafe program may have taken it away
-            for entry in os.scandir(self._folder / name):
-                if entry.is_dir(follow_symlinks=False):
-                    shutil.rmtree(entry.path, ignore_errors=True)
-                else:
-                    os.unlink(entry.path)
+        for entry in self._list_files():
+            if entry.is_dir(follow_symlinks=False):  # an unsafe program's
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                os.unlink(entry.path)
+
+    def _list_files(self) -> list[os.DirEntry]:
+        folders = [self._folder / name for name in zygote.FOLDERS]
+        for folder in folders:
+            folder.mkdir(mode=0o700, exist_ok=True)  # an unsafe program may have taken it away
+        return [entry for folder in folders for entry in os.scandir(folder)]

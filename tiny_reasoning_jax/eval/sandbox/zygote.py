@@ -1,7 +1,7 @@
 """A small process that forks the sandboxed ones: to fork a running Python costs a millisecond, to start one thirty.
 
 It never sees a program or a test: each child reads its own from a socket that the evaluating process made for it, so
-that no child finds another's tests in the memory that it inherits. One job after another:
+that no child finds another's tests in the memory that it inherits. Its standard input is a socket, for job after job:
 
     <- three descriptors        the tests' socket to the evaluating process; the tests' and the program's to each other
     -> {"pids": [...]} or {"error": ...}
@@ -39,28 +39,36 @@ _PRELOADED = (
 )
 
 
-def main(control: socket.socket, folder: str, seconds: int, unsafe: bool) -> None:
-    """Serves jobs until the other end of `control` closes."""
+def main(folder: str, seconds: int, unsafe: bool) -> None:
+    """Serves jobs until the other end closes."""
+    control = socket.socket(fileno=0)
     limit_descriptors()
     kernel.adopt_orphans()
     for name in _PRELOADED.split():
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    sys.path[:] = [path for path in sys.path if path in python_libraries()]
+    sys.path[:] = python_libraries()
     sys.dont_write_bytecode = True
     confinements = [Confinement(os.path.join(folder, name), seconds, unsafe) for name in FOLDERS]
     gc.collect()
     gc.freeze()  # children that collect garbage leave the shared memory alone
-    while True:
-        message, sockets, _, _ = socket.recv_fds(control, 64, 3)
-        if not message:
-            return
-        pids, error = _start_both(sockets, confinements)
-        control.send(json.dumps({"error": error[-_ERROR_CHARS:]} if error else {"pids": pids}).encode())
-        control.recv(64)
-        ends = [_end(pid) for pid in pids]
-        _end_orphans()
-        control.send(json.dumps({"ends": ends}).encode())
+    with contextlib.suppress(ConnectionError):  # the evaluating process ended meanwhile; the children end with this one
+        while _serve_job(control, confinements):
+            pass
+
+
+def _serve_job(control: socket.socket, confinements: list[Confinement]) -> bool:
+    """Returns whether there was a job."""
+    message, sockets, _, _ = socket.recv_fds(control, 64, 3)
+    if not message:
+        return False
+    pids, error = _start_both(sockets, confinements)
+    control.send(json.dumps({"error": error[-_ERROR_CHARS:]} if error else {"pids": pids}).encode())
+    control.recv(64)
+    ends = [_end(pid) for pid in pids]
+    _end_orphans()
+    control.send(json.dumps({"ends": ends}).encode())
+    return True
 
 
 def _start_both(sockets: list[int], confinements: list[Confinement]) -> tuple[list[int], str]:
