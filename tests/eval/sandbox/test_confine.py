@@ -32,11 +32,13 @@ def asleep():
 
 def wait_for_children(zygote: int) -> list[int]:
     """Returns the tests' and the program's process once both are confined."""
-    while True:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
         pids = list(map(int, Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()))
         if len(pids) == 2 and all(read_facts(pid).get("Seccomp") == "2" for pid in pids):
             return pids
         time.sleep(0.005)
+    raise AssertionError("no two confined children")
 
 
 def read_facts(pid: int) -> dict[str, str]:
@@ -136,6 +138,18 @@ def f():
 """
     with Sandbox(num_workers=1) as sandbox:
         assert sandbox.judge(program, "f()").detail == "more than 10 threads"
+
+
+def test_a_file_that_vanishes_does_not_hide_the_others(monkeypatch):
+    monkeypatch.setattr(pool, "FILES", 2)
+    with Sandbox(num_workers=1) as sandbox:
+        worker = sandbox._all[0]
+        for name in "abcd":
+            (worker._folder / "program" / name).touch()
+        entries = worker._list_files()
+        os.unlink(entries[0].path)
+        monkeypatch.setattr(worker, "_list_files", lambda: entries)
+        assert worker._find_overuse([]).startswith("disk")
 
 
 # What each layer stops when the other is not there.
