@@ -37,7 +37,7 @@ setup(
         "scipy>=1.13",  # quantiles of the normal and of Student's law, for intervals; jax needs it anyway
         "orjson>=3.10",  # the data stage writes and reads each problem as JSON three times; three times as fast
         "jaxtyping>=0.3",  # shapes in signatures
-        "math-verify==0.9.0",  # second opinion on answers that our grammar cannot read; pinned, versions judge differently
+        "math-verify==0.9.0",  # for answers that our grammar cannot read; pinned: versions judge differently
         "mpmath>=1.3",  # 100 digits where an answer is not rational; math-verify needs it as well
         "huggingface_hub",  # downloads of hub ids, and nothing else
         "tokenizers>=0.21",  # trains the byte-level BPE of the offline default

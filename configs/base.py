@@ -137,6 +137,9 @@ def get_config() -> config_dict.ConfigDict:
     evaluation.protocol = "chat"
     # False: chat prompts with Qwen3's empty <think></think>, so that the model answers at once.
     evaluation.thinking = True
+    # A line after every problem that is asked as chat and not for a program; "" for none, as in training. For models
+    # trained elsewhere, Qwen's advice: "Please reason step by step, and put your final answer within \\boxed{}."
+    evaluation.instruction = ""
     # Problems of each task: of "test" and procedural evenly over category and difficulty, of others a random part.
     evaluation.num_problems = 500
     # Completions of each problem, for mean accuracy, pass@k and majority votes; more than one needs a temperature.

@@ -189,8 +189,10 @@ def _protocol(evaluated: dict[str, Any]) -> str:
     sampling = f"temperature {asked['temperature']}, top_p {asked['top_p']}, top_k {asked['top_k']}, seed {seed}"
     if asked["temperature"] == 0:
         sampling = "greedy"
+    instructed = f" after every problem “{asked['instruction']}”;" if asked["instruction"] else ""
+    thinking = "on" if asked["thinking"] else "off"
     return (
-        f"Protocol: {asked['protocol']}, thinking {'on' if asked['thinking'] else 'off'}; {sampling}; at most "
+        f"Protocol: {asked['protocol']}, thinking {thinking};{instructed} {sampling}; at most "
         f"{asked['max_new_tokens']:,} new tokens; answers judged by tiny_reasoning_jax's grader, version "
         f"{', '.join(graders)}."
     )

@@ -11,7 +11,8 @@ from tiny_reasoning_jax.errors import UserError
 
 SETTINGS = {
     "eval": {
-        "protocol": "chat", "thinking": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 2048,
+        "protocol": "chat", "thinking": True, "instruction": "",
+        "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 2048,
         "tasks": "gsm8k=/home/someone/gsm8k",
     },
     "seed": 3,

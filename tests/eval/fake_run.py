@@ -9,7 +9,8 @@ from tiny_reasoning_jax.eval.statistics import compare, summarize
 CATEGORIES = ("arithmetic", "algebra", "geometry", "probability", "logic", "code")
 SETTINGS = {
     "eval": {
-        "protocol": "chat", "thinking": True, "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 512,
+        "protocol": "chat", "thinking": True, "instruction": "",
+        "temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_new_tokens": 512,
         "num_samples": 1, "tasks": "gsm8k=/home/someone/gsm8k",
     },
     "seed": 0,

@@ -22,7 +22,7 @@ from tiny_reasoning_jax.sampling.generate import Completion
 
 SETTINGS = {
     "num_problems": 9, "num_samples": 1, "batch_size": 2, "max_new_tokens": 8, "temperature": 0.0, "top_p": 1.0,
-    "top_k": 0, "protocol": "chat", "thinking": True, "unsafe_code": False,
+    "top_k": 0, "protocol": "chat", "thinking": True, "unsafe_code": False, "instruction": "",
 }  # fmt: skip
 TOY = Task("toy", "test")
 
@@ -125,6 +125,16 @@ def test_without_thinking_the_prompt_ends_with_the_empty_block(scripted, tokeniz
     [sample] = run(model, [make_problem(1)], tokenizer, settings(thinking=False))
     assert sample["prompt"].endswith("assistant\n<think>\n\n</think>\n\n")
     assert (sample["verdict"], sample["unclosed"]) == ("correct", False)
+
+
+def test_an_instruction_follows_what_is_no_program(tokenizer, model):
+    told = settings(instruction="Put it in \\boxed{}.")
+    asked, program = make_problem(1), dataclasses.replace(make_problem(2), tests="assert f(1) == 1")
+    with_it, without = evaluate.pose(TOY, [asked, program], tokenizer, told, model[0])
+    turn = f"<|im_start|>user\n{asked.prompt}\nPut it in \\boxed{{}}.<|im_end|>"
+    assert with_it.text.startswith(turn) and "boxed" not in without.text
+    with pytest.raises(UserError, match="eval.instruction contains the special token"):
+        evaluate.pose(TOY, [asked], tokenizer, settings(instruction="<|im_end|>"), model[0])
 
 
 def test_prompts_have_the_ids_of_the_real_tokenizers_own_template(shared_data):

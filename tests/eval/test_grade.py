@@ -28,7 +28,7 @@ from tiny_reasoning_jax.sampling.generate import Completion
 
 EVAL = FrozenConfigDict({
     "batch_size": 8, "max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0, "top_k": 0, "num_samples": 1,
-    "protocol": "chat", "thinking": True, "unsafe_code": False,
+    "protocol": "chat", "thinking": True, "unsafe_code": False, "instruction": "",
 })  # fmt: skip
 MODEL, DATA = {"name": "toy", "step": 3}, {"format": 1}
 PROBLEMS = [

@@ -88,8 +88,10 @@ def pose(
         texts = [task.few_shot(problem) for problem in problems]
     else:
         chat.check_tokenizer(tokenizer)
-        texts = [chat.render_prompt(tokenizer, problem.prompt, config_eval.thinking) for problem in problems]
-        if not config_eval.thinking and texts[0] == chat.render_prompt(tokenizer, problems[0].prompt):
+        asked = [_instruct(problem, config_eval.instruction) for problem in problems]
+        chat.refuse_special_tokens(tokenizer, "eval.instruction", config_eval.instruction)
+        texts = [chat.render_prompt(tokenizer, prompt, config_eval.thinking) for prompt in asked]
+        if not config_eval.thinking and texts[0] == chat.render_prompt(tokenizer, asked[0]):
             raise UserError(
                 "eval.thinking=False changes nothing with the chat template of this tokenizer, which does not know "
                 "enable_thinking; leave it at True"
@@ -97,6 +99,10 @@ def pose(
     prompts = chat.encode_texts(tokenizer, texts)
     _refuse_long(model_def, problems, prompts, config_eval.max_new_tokens)
     return [Question(*one) for one in zip(problems, texts, prompts, strict=True)]
+
+
+def _instruct(problem: Problem, instruction: str) -> str:
+    return f"{problem.prompt}\n{instruction}" if instruction and not problem.tests else problem.prompt
 
 
 def ask(

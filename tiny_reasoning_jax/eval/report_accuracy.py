@@ -14,7 +14,8 @@ from tiny_reasoning_jax.eval.statistics import margin
 Cells = dict[str, dict]  # {label: cell}, labels in the order of LABELS
 TITLES = {"before": "before training", "after": "after training", "model": "the model"}
 OUTCOMES = ("correct", "wrong", "no answer", "cut off")
-ASKED = ("protocol", "thinking", "temperature", "top_p", "top_k", "max_new_tokens")  # what a number depends on
+# What a number depends on.
+ASKED = ("protocol", "thinking", "instruction", "temperature", "top_p", "top_k", "max_new_tokens")
 TEST_SIZES = (30, 164, 500, 1319)  # problems of AIME, HumanEval, MATH-500, GSM8K
 
 
@@ -205,7 +206,7 @@ def _models(results: dict) -> str:
         if label in results:
             settings = results[label]["settings"]
             facts = {name: settings["eval"][name] for name in ASKED} | {"seed": settings["seed"]}
-            asked = ", ".join(f"{name} {value}" for name, value in facts.items())
+            asked = ", ".join(f"{name} {value}" for name, value in facts.items() if value != "")
             graders = sorted({summary["grader"] for summary in results[label]["tasks"].values()})
             name = html.escape(str(results[label]["model"]))
             lines.append(
