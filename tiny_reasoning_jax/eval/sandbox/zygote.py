@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import sys
@@ -55,6 +56,7 @@ def main(folder: str, seconds: int, unsafe: bool) -> None:
     with contextlib.suppress(ConnectionError):  # the evaluating process ended meanwhile; the children end with this one
         while _serve_job(control, confinements):
             pass
+    shutil.rmtree(folder, ignore_errors=True)  # the evaluating process cannot, where it was killed
 
 
 def _serve_job(control: socket.socket, confinements: list[Confinement]) -> bool:
