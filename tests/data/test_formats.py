@@ -449,6 +449,8 @@ def reply(content, user="How many?"):
         ("empty", {"messages": turns("Be brief.", " ", THOUGHT, names=("system", "user", "assistant"))}),
         ("empty", reply("")),
         ("empty", HUMANEVAL | {"canonical_solution": "\n"}),
+        ("prompt is not Python", HUMANEVAL | {"prompt": "def add(a, b:\n"}),
+        ("prompt is not Python", HUMANEVAL | {"prompt": "x = " + "(" * 1000}),
         ("empty", MBPP | {"test_list": []}),
         ("empty", VERL | {"reward_model": {"ground_truth": " "}}),
         ("empty", OPENR1 | {"answer": ""}),
@@ -646,6 +648,12 @@ def test_every_mbpp_record_is_read_and_passes_its_tests(shared_data):
     problems = [parse_record(record, f"mbpp:{record['task_id']}", "mbpp") for record in records]
     assert len(problems) == 974 and all(isinstance(problem, Problem) for problem in problems)
     assert run_with_tests(problems[:200]) == []
+
+
+def test_the_tests_bring_the_helpers_of_the_functions_head_along():
+    head = 'import math\n\n\ndef twice(x):\n    return 2 * x\n\n\ndef add(a, b):\n    """ Adds. """\n'
+    problem = parse_record(HUMANEVAL | {"prompt": head}, "x", "f", "humaneval")
+    assert problem.tests.startswith("import math\ndef twice(x):\n    return 2 * x\n") and "Adds" not in problem.tests
 
 
 def test_every_humaneval_record_is_read_and_passes_its_tests(shared_data):

@@ -18,6 +18,7 @@ Refused: to guess, to cut, and to run code that a record brings. What in a promp
 than ours is no part of the problem and goes (`fields.ANSWER_FORMS_AFTER`).
 """
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -169,7 +170,18 @@ def _read_humaneval(record: dict) -> Parts:
     if not name.isidentifier() or not body.strip():
         raise Unusable("empty", "canonical_solution" if name.isidentifier() else "entry_point")
     prompt = f"Complete this Python function, and write it out in full.\n\n{fence(head)}"
-    return Parts(prompt, "", fence(head + body), "code", tests=test.strip("\n") + f"\n\ncheck({name})\n")
+    tests = _find_helpers(head, name) + test.strip("\n") + f"\n\ncheck({name})\n"
+    return Parts(prompt, "", fence(head + body), "code", tests=tests)
+
+
+def _find_helpers(head: str, name: str) -> str:
+    """What stands beside the function in its head: the tests use it, and must not take a program's word for it."""
+    try:
+        statements = ast.parse(head).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise Unusable("prompt is not Python", str(error)) from error
+    others = [node for node in statements if getattr(node, "name", None) != name]
+    return "".join(ast.unparse(node) + "\n" for node in others)
 
 
 def _read_program(record: dict) -> Parts:
