@@ -13,7 +13,7 @@ from tiny_reasoning_jax.answers import slow, structure, values
 from tiny_reasoning_jax.answers.expression import read
 from tiny_reasoning_jax.answers.latex import clean
 from tiny_reasoning_jax.answers.quantities import read_quantity, read_unit, same_quantity, same_units
-from tiny_reasoning_jax.answers.words import is_moment, same_choice, spell
+from tiny_reasoning_jax.answers.words import same_choice, spell
 
 MAX_ANSWER_CHARS = 1000  # longer answers are compared character by character, without reading them
 _MAX_DEPTH = 6  # tuples in tuples that are compared part by part
@@ -50,7 +50,7 @@ def _same(found: str, gold: str, depth: int) -> Answer:
     found_text, gold_text = spell(found), spell(gold)
     if found_text == gold_text:
         return found_text != "" or found == gold
-    if depth > _MAX_DEPTH or is_moment(found_text) or is_moment(gold_text):
+    if depth > _MAX_DEPTH:
         return False
     if same_choice(found, gold):
         return True

@@ -40,7 +40,8 @@ _SUBSCRIPT = re.compile(r"_(?:\{([A-Za-z0-9,+\- ]{1,20})\}|([A-Za-z0-9]))", re.A
 _ARGUMENT = re.compile(r"\([^()]{1,40}\)")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _CLOSING = {"(": ")", "[": "]", "{": "}", "|": "|"}
-_SCORE = re.compile(r"\d+(?:-\d+)+|\d+[eE][+-]?\d+", re.ASCII)  # 3-2 is a score, 555-1234 a telephone number
+_EXPONENT = re.compile(r"[eE][+-]?\d", re.ASCII)
+_SCORE = re.compile(r"\d+(?:-\d+)+", re.ASCII)  # a score, a date, a telephone number
 
 
 class Unreadable(Exception):
@@ -196,8 +197,7 @@ class _Reader:
             if repeating := self.match(_REPEATING):
                 num_digits, num_decimals = len(repeating[1]), len(plain.partition(".")[2])
                 value += Fraction(int(repeating[1]), (10**num_digits - 1) * 10**num_decimals)
-        after = self.text[self.at : self.at + 2]
-        if after[:1] in ("_", ".") or after[:1].isdigit() or re.match(r"[eE]\d", after):  # 1011_2, 1.2.3, 1e5
+        if _EXPONENT.match(self.text, self.at):  # 1e5 is neither 100,000 nor 5 times e
             raise Unreadable
         return self.read_mixed(value) if value.denominator == 1 else self.node("number", value)
 

@@ -35,11 +35,6 @@ def spell(text: str) -> str:
     return _spell_moment(text) or text
 
 
-def is_moment(spelled: str) -> bool:
-    """Whether `spell` wrote a date or a time of day: such an answer is no arithmetic, 2020-03-05 is not 2012."""
-    return bool(re.fullmatch(r"\d{2}:\d{2}(:\d{2})?|(\d{4})?-\d{2}-\d{2}", spelled))
-
-
 def _spell_moment(text: str) -> str:
     if match := _TIME.fullmatch(text):
         hour, minute, second, half = match.groups()
