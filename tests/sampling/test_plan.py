@@ -68,4 +68,4 @@ def test_generate_plans_first(monkeypatch):
 
 def test_a_prompt_is_read_in_a_shape_that_depends_on_it_alone():
     assert [bucket(n) for n in (0, 1, 64, 65, 128, 1000, 20_000)] == [64, 64, 64, 128, 128, 1024, 32_768]
-    assert [prompts_together(size) for size in (64, 128, 512, 32_768)] == [8, 4, 1, 1]
+    assert [prompts_together(size) for size in (64, 128, 512, 32_768)] == [4, 2, 1, 1]

@@ -13,7 +13,7 @@ from tiny_reasoning_jax.sampling.decode import LONGEST_STRETCH
 log = logging.getLogger(__name__)
 
 SHORTEST_BUCKET = 64  # tokens; below this another compilation costs more than the padding it saves
-PREFILL_TOKENS = 512  # read together, so that several short prompts share the reading of the weights
+PREFILL_TOKENS = 256  # read together, so that several short prompts share the reading of the weights
 MAX_CACHE_BYTES = 4 * 2**30  # where the allocator does not tell of a limit, as on a CPU
 GIB = 2**30
 
