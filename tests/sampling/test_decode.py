@@ -36,8 +36,8 @@ def _read(model_def, params, prompts, lengths, num_slots):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_cached_logits_equal_those_of_a_full_forward(shape):
     model_def, params = create_model(**shape)
-    P, num_new = 256, 40
-    lengths = np.array([*LENGTHS, 150, 190, 192, P])  # within blocks, and over their borders at 192 and 288
+    P, num_new = 512, 40
+    lengths = np.array([*LENGTHS, 150, 280, 288, 289, 370])  # within blocks, and over their borders
     rows = np.random.default_rng(1).integers(0, V, (len(lengths), P + num_new))
     full = full_logits(model_def, params, rows)
     prompts = np.where(np.arange(P) < lengths[:, None], rows[:, :P], 7)  # 7: the padding must not matter
@@ -72,9 +72,8 @@ def _check_greedy(model_def, params, prompts, num_new, batch_size):
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
-@pytest.mark.parametrize("batch_size", [3, 7])
-def test_greedy_tokens_and_logps_equal_those_of_a_full_forward(shape, batch_size):
-    _check_greedy(*create_model(**shape), random_prompts(LENGTHS), NUM_NEW, batch_size)
+def test_greedy_tokens_and_logps_equal_those_of_a_full_forward(shape):
+    _check_greedy(*create_model(**shape), random_prompts(LENGTHS), NUM_NEW, 3)  # rows are refilled
 
 
 def test_prompts_longer_than_a_stretch_are_read_whole():
@@ -137,7 +136,7 @@ def test_a_budget_ends_a_row():
     assert written.counts.tolist() == [0, 0, 0]
 
 
-def _lower_decode(sampling, sizes=(192, 96)):
+def _lower_decode(sampling, sizes=(288, 96)):
     model_def, params = create_model()
     B = 8
     int_B = jax.ShapeDtypeStruct((B,), jnp.int32)
@@ -158,7 +157,7 @@ def test_no_step_copies_the_cache():
                 touched.add(found[2])
     # A new array of this size comes only from a scatter, which works in place.
     assert touched <= {"parameter", "get-tuple-element", "scatter", "fusion"} and "scatter" in touched, touched
-    assert compiled.memory_analysis().alias_size_in_bytes == 2 * 2 * 3 * block * 4, "the cache is not donated"
+    assert compiled.memory_analysis().alias_size_in_bytes == 2 * 2 * 4 * block * 4, "the cache is not donated"
 
 
 def test_what_is_switched_off_does_not_sort():
@@ -171,8 +170,8 @@ def test_what_is_switched_off_does_not_sort():
 
 def test_blocks_begin_where_they_begin_whatever_is_needed():
     longest = block_sizes(40_000)
-    for needed in (1, 192, 193, 288, 289, 1000, 33_000):
+    for needed in (1, 288, 289, 384, 385, 1000, 33_000):
         sizes = block_sizes(needed)
-        assert sizes == longest[: len(sizes)] and needed <= sum(sizes) <= max(192, 1.5 * needed)
-    blocks = create_cache(create_model()[0].spec, 1, block_sizes(300), jnp.float32)[0]
-    assert [(start, end) for _, start, end in spans(blocks)] == [(0, 192), (192, 288), (288, 384)]
+        assert sizes == longest[: len(sizes)] and needed <= sum(sizes) <= max(288, 1.5 * needed)
+    blocks = create_cache(create_model()[0].spec, 1, block_sizes(400), jnp.float32)[0]
+    assert [(start, end) for _, start, end in spans(blocks)] == [(0, 288), (288, 384), (384, 576)]

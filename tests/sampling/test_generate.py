@@ -50,8 +50,8 @@ def _tokens(completions):
 def test_tokens_and_logps_do_not_depend_on_the_other_requests(dtype, batch_size):
     model_def, params = create_model()
     model = dataclasses.replace(model_def, dtype=dtype), params
-    # The longest reach the third and the fifth block of the cache; at 192 a row enters the second.
-    lengths = (1, 5, 17, 64, 65, 66, 130, 170, 190, 191, 192, 280, 500)
+    # The blocks of the cache end at 288, 384, 576: the longest reach the third, and some enter another.
+    lengths = (1, 5, 17, 64, 65, 66, 100, 270, 280, 287, 288, 370, 500)
     requests = [Request(prompt, sample) for prompt in random_prompts(lengths) for sample in range(2)]
     settings = {**SAMPLED, "max_new_tokens": 30, "eos_ids": (1, 2, 3), "batch_size": batch_size}
     together = _generate(model, requests, **settings)
@@ -60,7 +60,7 @@ def test_tokens_and_logps_do_not_depend_on_the_other_requests(dtype, batch_size)
     order = np.random.default_rng(0).permutation(len(requests))
     shuffled = _generate(model, [requests[i] for i in order], **settings)
     assert [together[i] for i in order] == shuffled
-    short = [i for i, request in enumerate(requests) if len(request.prompt) < 130]
+    short = [i for i, request in enumerate(requests) if len(request.prompt) < 100]
     assert [together[i] for i in short] == _generate(model, [requests[i] for i in short], **settings)
     for i in (0, 11, 19):
         assert [together[i]] == _generate(model, [requests[i]], **settings)

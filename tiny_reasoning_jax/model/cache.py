@@ -39,14 +39,14 @@ Cache = tuple[LayerCache, ...]  # of every layer
 
 
 def block_sizes(num_slots: int) -> list[int]:
-    """Slots of each block of a cache for num_slots positions or more: 192, then twice 96, twice 192, twice 384 ...
+    """Slots of each block of a cache for num_slots positions or more: 288, 96, twice 192, twice 384, twice 768 ...
 
     Attention reads whole blocks, up to the last that a row has reached: at most half as much again as needed, in few
     blocks. Where a block begins and how long it is depends on nothing, see `step`.
     """
-    sizes = [192]
+    sizes = [288]
     while sum(sizes) < num_slots:
-        sizes.append(96 << (len(sizes) - 1) // 2)
+        sizes.append(96 << len(sizes) // 2)
     return sizes
 
 
@@ -131,7 +131,9 @@ def step(
         keys = block.keys.at[jnp.arange(B), :, :, slots].set(k[:, 0], mode="drop")
         values = block.values.at[jnp.arange(B), :, slots].set(v[:, 0], mode="drop")
         written.append(Block(keys, values))
-        scores = jnp.einsum("bkgh,bkhs->bkgs", q, keys, preferred_element_type=jnp.float32)
+        # The barrier keeps XLA on a GPU from making one product of all blocks, for which it would copy them together.
+        own_q, _ = jax.lax.optimization_barrier((q, slots))
+        scores = jnp.einsum("bkgh,bkhs->bkgs", own_q, keys, preferred_element_type=jnp.float32)
         seen = jnp.arange(start, end) <= positions[:, None, None, None]
         scores = jnp.where(seen, scores * H**-0.5, _LOWEST)
         highest = scores.max(-1)

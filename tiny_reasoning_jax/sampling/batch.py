@@ -20,7 +20,6 @@ from tiny_reasoning_jax.sampling.decode import Rows, decode, insert, prefill
 from tiny_reasoning_jax.sampling.plan import bucket, prompts_together
 
 NUM_STEPS = 64  # most tokens that a row writes before the host looks at it
-FEWEST_SLOTS = 256  # of a cache; below this its reading is little beside that of the weights
 STOP_EVERY = 32  # tokens after which should_stop is asked; fixed, so that the answer does not depend on the batch
 
 
@@ -130,7 +129,7 @@ class Batch:
     def _fit_cache(self) -> None:
         """Gives the cache as many slots as the rows can fill before the host sees them again."""
         needed = max(row.position + min(NUM_STEPS, self._budget(row)) for row in self._rows if row is not None)
-        sizes, held = block_sizes(max(needed, FEWEST_SLOTS)), len(self._cache[0])
+        sizes, held = block_sizes(needed), len(self._cache[0])
         # A row that ends is often followed by another of its length: one block too many is kept.
         kept = min(held, len(sizes) + 1)
         spec, dtype = self._model_def.spec, jnp.dtype(self._model_def.dtype)

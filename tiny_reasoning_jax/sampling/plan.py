@@ -67,8 +67,9 @@ def _row_bytes(model_def: ModelDef, num_slots: int) -> int:
 
 def _prefill_bytes(model_def: ModelDef, longest_prompt: int) -> int:
     """Of prompts that are being read: their cache, their scores, and the activations of a layer."""
-    spec, padded = model_def.spec, bucket(longest_prompt)
+    spec, padded = model_def.spec, bucket(longest_prompt - 1)
     R, T = prompts_together(padded), min(padded, LONGEST_STRETCH)
     scores = 3 * 4 * R * spec.num_attention_heads * T * T
     activations = 4 * R * T * (8 * spec.hidden_size + 3 * spec.intermediate_size)
-    return R * padded * slot_bytes(spec, model_def.dtype) + scores + activations
+    # The keys may be there twice: a GPU reads them in another order, and transposes them at the end.
+    return R * padded * slot_bytes(spec, model_def.dtype) * 3 // 2 + scores + activations
