@@ -1,4 +1,4 @@
-"""python -m pytest tests/sampling/test_plan.py
+"""python -m pytest tests/sampling/test_sampling_plan.py
 
 Law: the cache is planned before anything is allocated: fewer rows where they do not fit, or a refusal that says what
 would.
