@@ -73,14 +73,20 @@ BLOCK = "```python\ndef f():\n    return 1\n```"
         (f"{BLOCK}\nBetter:\n```py\nclass f: pass\n```", "class f: pass\n"),
         ("```\nf = lambda: 1\n```\nor\n```\nf = int\n```", "f = int\n"),
         ("  ```python\n  def f():\n      return 1\n  ```", "  def f():\n      return 1\n"),
+        (f"{BLOCK}\nTests:\n```\ndef test_f():\n    assert f() == 1\n```", "def f():\n    return 1\n"),
+        (
+            f"Try:\n{BLOCK}\nA helper:\n```\ndef g():\n    return 2\n```\nUse it:\n```\ndef f():\n    return g()\n```\n"
+            "So:\n```\nprint(f())\n```\nOr\n```\ndef check(candidate):\n    pass\n```",
+            "def g():\n    return 2\ndef f():\n    return g()\n",
+        ),
         ("```python\ndef f():\n    return", "def f():\n    return"),  # cut off
         ("def f():\n    return 1", None),
         ("Use `f`, or ```x```.", None),
         ("", None),
     ],
 )
-def test_the_program_is_the_last_block_that_defines_something(text, program):
-    assert find_program(text) == program
+def test_the_program_is_the_last_block_that_defines_what_is_tested_with_its_helpers(text, program):
+    assert find_program(text, "def check(candidate):\n    assert candidate() == 1\n\ncheck(f)\n") == program
 
 
 PROGRAMS = [make_problem(tests="assert f() == 1\n"), make_problem(tests="assert f(2) == 4\nassert f(3) == 9\n")]
@@ -98,6 +104,9 @@ def test_programs_are_run_against_their_own_tests():
         ["def f():\n    return one()\n"], PROGRAMS[:1], False, lambda _: "def one():\n    return 1\n"
     )
     assert found.verdict is Verdict.CORRECT and "one()" in found.extracted
+    future = "from __future__ import annotations\n\ndef f() -> Unknown:\n    return one\n"
+    [found] = judge_programs([future], PROGRAMS[:1], False, lambda _: "one = 1\n")
+    assert found.verdict is Verdict.CORRECT, found.detail
 
 
 def test_without_a_sandbox_programs_are_refused_unless_the_user_accepts_it_by_name(monkeypatch):

@@ -230,8 +230,11 @@ def _judge_all(
         if not question.problem.tests:
             judgements[index] = judge(question.problem, text)
     if tested:
-        programs = [find_program(texts[index]) if is_chat else written[index].text for index in tested]
         problems = [questions[index].problem for index in tested]
+        programs = [
+            find_program(texts[index], problem.tests) if is_chat else written[index].text
+            for index, problem in zip(tested, problems, strict=True)
+        ]
         outcomes = judge_programs(programs, problems, config_eval.unsafe_code, task.preamble)
         for index, judgement in zip(tested, outcomes, strict=True):
             judgements[index] = judgement

@@ -19,7 +19,8 @@ from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval.sandbox import Sandbox, require_sandbox
 
 _FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
-_DEFINES = re.compile(r"^(?:async def|def|class) ", re.MULTILINE)
+_DEFINES = re.compile(r"^(?:async def|def|class) +(\w+)|^(\w+) *=(?!=)", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import .*\n?", re.MULTILINE)
 
 
 class Judgement(NamedTuple):
@@ -72,7 +73,7 @@ def judge_programs(
       preamble: the Python that stands before a problem's program.
     """
     jobs = [
-        (preamble(problem) + program, problem.tests)
+        (_put_before(preamble(problem), program), problem.tests)
         for problem, program in zip(problems, programs, strict=True)
         if program is not None
     ]
@@ -88,17 +89,32 @@ def judge_programs(
     return judgements
 
 
-def find_program(text: str) -> str | None:
-    """Returns the program in a chat completion: the last fenced block that defines something, else the last one.
+def _put_before(preamble: str, program: str) -> str:
+    """Imports from __future__ must come first of all."""
+    return "".join(_FUTURE.findall(program)) + preamble + _FUTURE.sub("", program) if preamble else program
 
-    Only what follows the last </think> counts, nothing while a <think> is open. A block that was begun and not ended
-    counts as far as it goes: what was cut off will fail its tests.
+
+def find_program(text: str, tests: str) -> str | None:
+    """Returns the program in a chat completion: the last fenced block that defines what the tests use, else the last.
+
+    Before it stand the helpers of earlier blocks, but not earlier attempts; examples and tests of the model's own are
+    left out. Only what follows the last </think> counts, nothing while a <think> is open. A block that was begun and
+    not ended counts as far as it goes: what was cut off will fail its tests.
     """
     if is_unclosed(text):
         return None
     blocks = _FENCE.findall(text.rpartition("</think>")[2])
-    defining = [block for block in blocks if _DEFINES.search(block)]
-    return (defining or blocks or [None])[-1]
+    asked = set(re.findall(r"\w+", tests)) - _find_defined(tests)
+    answering = [index for index, block in enumerate(blocks) if asked & _find_defined(block)]
+    if not answering:
+        return blocks[-1] if blocks else None
+    helpers = (block for block in blocks[: answering[-1]] if _find_defined(block) and not asked & _find_defined(block))
+    return "".join(helpers) + blocks[answering[-1]]
+
+
+def _find_defined(program: str) -> set[str]:
+    """The names that functions, classes and assignments at the margin define."""
+    return {name for names in _DEFINES.findall(program) for name in names if name}
 
 
 def is_unclosed(text: str) -> bool:

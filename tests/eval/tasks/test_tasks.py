@@ -63,7 +63,7 @@ def test_every_reference_is_judged_right_as_an_answer_and_a_neighbours_as_wrong(
         assert judge(other, answered[0]).verdict is answers.Verdict.WRONG
         return
     problems, answered = problems[::4], answered[::4]  # the sandbox's own tests run all of them
-    programs = [find_program(text) for text in answered]
+    programs = [find_program(text, problem.tests) for text, problem in zip(answered, problems, strict=True)]
     preamble = tasks.TASKS[name].preamble
     assert {(one.verdict, one.detail) for one in judge_programs(programs, problems, False, preamble)} == {
         (answers.Verdict.CORRECT, "")}  # fmt: skip
