@@ -195,28 +195,30 @@ def test_a_bounded_number_of_compilations_serves_all_lengths_and_fillings(monkey
 
 
 def test_an_error_in_one_batch_ends_the_others(model, monkeypatch):
-    threads, decode = set(), batch_module.decode
+    threads, decode = [], batch_module.decode
 
     def failing(*args, **kwargs):
-        threads.add(threading.get_ident())
-        if len(threads) == 2:
+        threads.append(threading.get_ident())
+        if threads[-1] != threads[0]:
             raise RuntimeError("the second batch fails")
         return decode(*args, **kwargs)
 
     monkeypatch.setattr(batch_module, "decode", failing)
     monkeypatch.setattr(generate_module.os, "cpu_count", lambda: 2)
     with pytest.raises(RuntimeError, match="the second batch fails"):
-        _generate(model, _ask(random_prompts((9,) * 200)), batch_size=16)
+        _generate(model, _ask(random_prompts((9,) * 1000)), batch_size=16)
+    assert len(threads) < 30  # for all it takes 125
 
 
-def test_who_has_enough_may_leave(model):
-    before = threading.active_count()
+def test_who_has_enough_may_leave(model, monkeypatch):
+    calls, decode, before = [], batch_module.decode, threading.active_count()
+    monkeypatch.setattr(batch_module, "decode", lambda *args, **kwargs: (calls.append(1), decode(*args, **kwargs))[1])
     written = generate(
-        *model, _ask(random_prompts((9,) * 200)), max_new_tokens=30, eos_ids=NEVER, batch_size=16, **GREEDY
+        *model, _ask(random_prompts((9,) * 1000)), max_new_tokens=30, eos_ids=NEVER, batch_size=16, **GREEDY
     )
     next(written)
     written.close()
-    assert threading.active_count() == before
+    assert threading.active_count() == before and len(calls) < 30  # for all it takes 125
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "batch_size"])

@@ -118,12 +118,20 @@ def _run_together(batches: list[Batch], waiting: deque[list[Prompt]]) -> Iterato
     ended: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
 
+    def stop() -> None:
+        """Nothing new is begun, and batches end with what ends next."""
+        stopped.set()
+        waiting.clear()
+
     def work(batch: Batch) -> None:
         try:
             for one in batch.run(waiting):
                 ended.put(one)
                 if stopped.is_set():
                     return
+        except BaseException:  # told now, and not when the others have written everything
+            stop()
+            raise
         finally:
             ended.put(None)
 
@@ -132,8 +140,7 @@ def _run_together(batches: list[Batch], waiting: deque[list[Prompt]]) -> Iterato
         try:
             for _ in batches:
                 yield from iter(ended.get, None)
-        finally:  # after an error or when the caller has had enough, nothing new is begun
-            stopped.set()
-            waiting.clear()
+        finally:  # the caller may have had enough
+            stop()
         for one in working:
             one.result()

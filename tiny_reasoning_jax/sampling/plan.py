@@ -29,7 +29,9 @@ def prompts_together(size: int) -> int:
 
 
 def plan_rows(model_def: ModelDef, batch_size: int, longest_prompt: int, max_new_tokens: int) -> int:
-    """Returns how many rows to decode together: batch_size, or as many as fit.
+    """Returns how many rows to decode together: batch_size, or the first of its halves that fits.
+
+    Halves, because every number of rows is a compilation, and what is free differs from call to call.
 
     Raises:
       UserError: not even one fits.
@@ -39,7 +41,9 @@ def plan_rows(model_def: ModelDef, batch_size: int, longest_prompt: int, max_new
     available = MAX_CACHE_BYTES if free is None else int(0.95 * free) - _prefill_bytes(model_def, longest_prompt)
     row_bytes = lambda num_slots: _row_bytes(model_def, sum(block_sizes(num_slots)))
     needed = longest_prompt + max_new_tokens
-    num_rows = min(batch_size, max(0, available) // row_bytes(needed))
+    num_rows = batch_size
+    while num_rows * row_bytes(needed) > available and num_rows:
+        num_rows //= 2
     if num_rows == batch_size:
         return batch_size
     needs = (
