@@ -210,6 +210,14 @@ def test_an_error_in_one_batch_ends_the_others(model, monkeypatch):
     assert len(threads) < 30  # for all it takes 125
 
 
+def test_a_model_of_nans_is_no_model_that_knows_nothing(model):
+    model_def, params = model
+    broken = {name: value * float("nan") if name == "final_norm.scale" else value for name, value in params.items()}
+    assert any(value is not params[name] for name, value in broken.items())
+    with pytest.raises(UserError, match="log-probabilities that are no numbers .nan.*NaN or infinity"):
+        _generate((model_def, broken), _ask(random_prompts((9, 3))))
+
+
 def test_who_has_enough_may_leave(model, monkeypatch):
     calls, decode, before = [], batch_module.decode, threading.active_count()
     monkeypatch.setattr(batch_module, "decode", lambda *args, **kwargs: (calls.append(1), decode(*args, **kwargs))[1])

@@ -5,6 +5,7 @@ rows wrote, and fills the places of those that have ended.
 """
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model.cache import Cache, block_sizes, create_cache
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.sampling.choose import Sampling
@@ -123,6 +125,7 @@ class Batch:
             tokens[place, : len(begin)] = begin
             for index, sample in prompt.samples:
                 self._ready.append((place, _Row(index, (*prompt.words, sample), len(begin), last)))
+        self._read = None  # those before are given up first
         self._read = prefill(self._model_def, self._params, tokens)
         return True
 
@@ -130,11 +133,9 @@ class Batch:
         """Gives the cache as many slots as the rows can fill before the host sees them again."""
         needed = max(row.position + min(NUM_STEPS, self._budget(row)) for row in self._rows if row is not None)
         sizes, held = block_sizes(needed), len(self._cache[0])
-        # A row that ends is often followed by another of its length: one block too many is kept.
-        kept = min(held, len(sizes) + 1)
         spec, dtype = self._model_def.spec, jnp.dtype(self._model_def.dtype)
-        more = create_cache(spec, len(self._rows), sizes[kept:], dtype)
-        self._cache = tuple(blocks[:kept] + new for blocks, new in zip(self._cache, more, strict=True))
+        more = create_cache(spec, len(self._rows), sizes[held:], dtype)
+        self._cache = tuple(blocks[: len(sizes)] + new for blocks, new in zip(self._cache, more, strict=True))
 
     def _write(self, more_to_come: bool) -> Iterator[tuple[int, Completion]]:
         """Lets the rows write, and yields what has ended; its place is free then."""
@@ -153,6 +154,11 @@ class Batch:
             row = self._rows[place]
             if row is None:
                 continue
+            if not all(map(math.isfinite, logps[:count])):
+                raise UserError(
+                    f"the model gives log-probabilities that are no numbers ({logps[:count][-1]}): its weights hold NaN "
+                    "or infinity, or overflow in its compute dtype; take another checkpoint, or compute in float32"
+                )
             row.tokens += tokens[:count]
             row.logps += logps[:count]
             row.position, row.last = row.position + count, row.tokens[-1]
