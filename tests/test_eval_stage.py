@@ -11,9 +11,11 @@ import pytest
 
 from small_run import make_config
 from tiny_reasoning_jax import eval_stage, stages
+from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate, judge
 from tiny_reasoning_jax.eval.results import load_results, load_samples
+from tiny_reasoning_jax.sampling.generate import Completion
 
 ROOT = Path(__file__).parents[1]
 SAMPLED = {"eval__num_samples": 2, "eval__temperature": 1.0}
@@ -159,6 +161,58 @@ def test_killed_and_started_again_it_ends_in_the_same_files_and_asks_nothing_twi
         if name == "results.json":
             killed, whole = ({**json.loads(text)["model"], "seconds": 0} for text in (killed, whole))
         assert killed == whole
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Lets `generate` write nothing, and returns how many requests each call had."""
+    counts = []
+
+    def generate(model_def, params, requests, **settings):
+        counts.append(len(requests))
+        return ((index, Completion([], [], "length")) for index in range(len(requests)))
+
+    monkeypatch.setattr(evaluate, "generate", generate)
+    return counts
+
+
+def test_completions_are_used_again_while_nothing_changes_that_decides_them(
+    finished, sums, tmp_path, asked, monkeypatch
+):
+    model, workdir, settings = tmp_path / "hf", tmp_path / "w", {"eval__num_problems": 2, "eval__temperature": 0.5}
+    shutil.copytree(finished / "hf", model)
+    monkeypatch.setattr(rundir, "IDENTITY", ())  # two seeds in one folder
+
+    def count(**changes):
+        # Without the results the journal alone spares the questions.
+        (workdir / "eval" / "results.json").unlink(missing_ok=True)
+        asked.clear()
+        run(workdir, finished, f"gsm8k={sums}", **{"eval__model": str(model), **settings, **changes})
+        return sum(asked)
+
+    assert (count(), count()) == (2, 0)
+    others = {"eval__unsafe_code": True, "eval__batch_size": 4, "train__attention": "blockwise"}
+    assert {key: count(**{key: value}) for key, value in others.items()} == dict.fromkeys(others, 0)
+    deciding = {
+        "eval__temperature": 0.6, "eval__max_new_tokens": 7, "eval__top_p": 0.9, "eval__top_k": 5, "seed": 3,
+        "train__compute_dtype": "bfloat16", "eval__model": str(finished / "checkpoints" / "4"),
+    }  # fmt: skip
+    assert {key: count(**{key: value}) for key, value in deciding.items()} == dict.fromkeys(deciding, 2)
+    assert count() == 0, "the first settings again"
+    path = model / "config.json"
+    was = path.read_text()
+    path.write_text(json.dumps({**json.loads(was), "rms_norm_eps": 1e-4}))
+    assert count() == 2, "weights that are computed otherwise"
+    path.write_text(was)
+    tokenizer = model / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    assert count() == 2, "another tokenizer"
+
+
+def test_another_way_of_computing_is_evaluated_again(finished, sums, tmp_path, asked):
+    for dtype in ("float32", "bfloat16", "bfloat16"):
+        run(tmp_path / "w", finished, f"gsm8k={sums}", train__compute_dtype=dtype)
+    assert asked == [10, 10]
 
 
 # --- what is refused, and when --------------------------------------------------------------------

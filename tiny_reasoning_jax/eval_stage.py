@@ -1,5 +1,6 @@
 """The eval stage: which models are asked which tasks, what of it is done already, and what it comes to."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -108,6 +109,7 @@ def _find_models(this: Run, chosen: list[tasks.Chosen]) -> list[_Asked]:
         "eval": json.loads(config.eval.to_json()),
         "tasks": {one.task.name: tasks.mark(one) for one in chosen},
         "seed": config.seed,
+        "compute_dtype": config.train.compute_dtype,
         "grader": answers.VERSION,
     }
     if config.eval.model != "run":
@@ -143,10 +145,10 @@ def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]
         )
     model_def = make_model_def(config, spec)
     questions = [(task, evaluate.pose(task, part, tokenizer, config.eval, model_def)) for task, part in problems]
-    path = this.workdir / "eval" / f"journal-{asked.label}.jsonl"
-    path.parent.mkdir(exist_ok=True)
-    samples = {}
-    with Journal(path, _describe_generation(config, params, asked.tokenizer_folder)) as journal:
+    folder, samples = this.workdir / "eval", {}
+    folder.mkdir(exist_ok=True)
+    settings = _describe_generation(config, spec, params, asked.tokenizer_folder)
+    with Journal(folder, asked.label, settings) as journal:
         for task, part in questions:
             samples[task.name] = evaluate.evaluate(
                 model_def, params, part, tokenizer, config.eval,
@@ -192,14 +194,16 @@ def _load_problems(this: Run, one: tasks.Chosen) -> list[Problem]:
     return evaluate.select_problems(problems, config.num_problems, evenly=is_generated(one.source))
 
 
-def _describe_generation(config: FrozenConfigDict, params: Params, tokenizer_folder: Path) -> dict[str, Any]:
-    """All that decides what a model writes to a prompt."""
+def _describe_generation(
+    config: FrozenConfigDict, spec: ModelSpec, params: Params, tokenizer_folder: Path
+) -> dict[str, Any]:
+    """All that decides what a model writes to a prompt; train.attention is not asked while it writes."""
     names = ("temperature", "top_p", "top_k", "max_new_tokens")
     return {
         "model": hash_params(params),
+        "spec": dataclasses.asdict(spec),
         "tokenizer": hash_tokenizer(tokenizer_folder),
         "compute_dtype": config.train.compute_dtype,
-        "attention": config.train.attention,
         "seed": config.seed,
         **{name: config.eval[name] for name in names},
     }

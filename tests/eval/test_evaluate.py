@@ -238,18 +238,18 @@ def test_stopped_and_started_again_asks_only_for_what_is_missing(tmp_path, monke
 
     for _ in range(3):
         with (
-            Journal(tmp_path / "j.jsonl", {"seed": 4}) as journal,
+            Journal(tmp_path, "toy", {"seed": 4}) as journal,
             pytest.raises(Stopped),
             monkeypatch.context() as patch,
         ):
             patch.setattr(evaluate, "generate", dying)
             run(model, problems, tokenizer, config, journal=journal)
-        with (tmp_path / "j.jsonl").open("a") as file:
+        with journal.path.open("a") as file:
             file.write('{"key": "torn')
     assert asked == [15, 11, 7]
-    with Journal(tmp_path / "j.jsonl", {"seed": 4}) as journal:
+    with Journal(tmp_path, "toy", {"seed": 4}) as journal:
         assert run(model, problems, tokenizer, config, journal=journal) == whole
-    lines = (tmp_path / "j.jsonl").read_text().splitlines()
+    lines = journal.path.read_text().splitlines()
     assert len(lines) == 1 + 15 and len({json.loads(line)["key"] for line in lines[1:]}) == 15
 
 
@@ -260,7 +260,7 @@ def test_another_grader_judges_again_and_asks_nothing(tmp_path, monkeypatch, scr
         monkeypatch.setattr(answers, "VERSION", version)
         if version == "2":
             monkeypatch.setattr(answers, "grade", lambda text, answer: answers.Verdict.WRONG)
-        with Journal(tmp_path / "j.jsonl", {}) as journal:
+        with Journal(tmp_path, "toy", {}) as journal:
             samples = run(model, problems, tokenizer, journal=journal)
         assert [sample["verdict"] for sample in samples] == verdicts
         assert {sample["grader"] for sample in samples} == {version}
@@ -270,9 +270,9 @@ def test_another_grader_judges_again_and_asks_nothing(tmp_path, monkeypatch, scr
 def test_another_prompt_or_protocol_is_asked_anew(tmp_path, scripted, tokenizer, model):
     calls = scripted(["\\boxed{7}<|im_end|>"] * 2)
     for config, task in ((settings(), TOY), (settings(thinking=False), TOY), (settings(), TOY)):
-        with Journal(tmp_path / "j.jsonl", {}) as journal:
+        with Journal(tmp_path, "toy", {}) as journal:
             run(model, [make_problem(1)], tokenizer, config, task=task, journal=journal)
-    with Journal(tmp_path / "j.jsonl", {}) as journal:
+    with Journal(tmp_path, "toy", {}) as journal:
         run(model, [make_problem(1), make_problem(2)], tokenizer, journal=journal)
     assert [len(requests) for requests, _ in calls] == [1, 1, 0, 1]
 

@@ -208,6 +208,11 @@ def test_grades_of_another_model_or_with_other_settings_are_refused(tmp_path, mo
         _grade(model, tokenizer, split, tmp_path, num_problems=3, num_samples=1, model={"name": "toy", "step": 4})
     with pytest.raises(UserError, match="num_samples was 1, is now 2; seed was 5, is now 6"):
         _grade(model, tokenizer, split, tmp_path, num_problems=3, num_samples=2, seed=6)
+    coarse = dataclasses.replace(model[0], dtype="bfloat16")
+    warped = dataclasses.replace(model[0], spec=dataclasses.replace(model[0].spec, rope_theta=1e6))
+    for other, told in ((warped, "spec.rope_theta was 10000.0, is now 1000000.0"), (coarse, "compute_dtype was")):
+        with pytest.raises(UserError, match=told):
+            _grade((other, model[1]), tokenizer, split, tmp_path, num_problems=3, num_samples=1)
     assert (tmp_path / "grades.jsonl").read_bytes() == before
     (tmp_path / "grades.json").unlink()
     with pytest.raises(UserError, match="no grades.json"):

@@ -11,6 +11,7 @@ to run it) or leaves the model no room is skipped and counted, never guessed.
 """
 
 import collections
+import dataclasses
 import hashlib
 import json
 import math
@@ -92,7 +93,8 @@ def grade(
     """
     sampling = {name: config_eval[name] for name in ("max_new_tokens", "top_p", "top_k")}
     asked = {"num_problems": num_problems, "num_samples": num_samples, "temperature": temperature, "seed": seed}
-    settings = {"model": model, "data": data, **asked, **sampling, "grader": answers.VERSION}
+    computed = {"spec": dataclasses.asdict(model_def.spec), "compute_dtype": model_def.dtype}
+    settings = {"model": model, "data": data, **computed, **asked, **sampling, "grader": answers.VERSION}
     facts = _claim(workdir, json.loads(json.dumps(settings)))
     if facts["complete"]:
         return facts

@@ -3,21 +3,18 @@
 The first line holds the settings: everything that decides what a model writes, but not how it is judged. Each other
 line is one completion, found again by its prompt's token ids and the number of the sample.
 
-It refuses to mix settings: a journal of others is set aside under another name, and said so.
+Settings are never mixed: a file is named after its own, so that those of earlier evaluations stay and are used again
+when their settings come back. Deleting them costs no more than asking again.
 """
 
 import hashlib
 import json
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.workdir import flatten
-
-log = logging.getLogger(__name__)
 
 
 class Written(NamedTuple):
@@ -46,22 +43,23 @@ def make_key(prompt: Sequence[int], stops: Sequence[str], sample: int) -> str:
 class Journal:
     """Keeps completions in a file. A context manager; what `add` has returned from outlives a kill."""
 
-    def __init__(self, path: Path, settings: dict[str, Any]):
-        """Opens the file, or begins it.
+    def __init__(self, folder: Path, label: str, settings: dict[str, Any]):
+        """Opens the file of these settings, or begins it: journal-<label>-<hash of the settings>.jsonl.
 
         Args:
-          path: the file; its folder exists.
+          folder: where it lies; exists.
+          label: whose completions they are.
           settings: JSON; two evaluations with equal ones may use each other's completions.
 
         Raises:
           UserError: the file was changed by hand.
         """
-        self.path = path
+        content = json.dumps({"settings": settings}, sort_keys=True)
+        self.path = folder / f"journal-{label}-{hashlib.sha256(content.encode()).hexdigest()[:12]}.jsonl"
         self._kept: dict[str, Written] = {}
-        settings = json.loads(json.dumps(settings))
-        if not self._read(settings):
-            path.write_text(json.dumps({"settings": settings}) + "\n", encoding="utf-8")
-        self._file = path.open("a", encoding="utf-8")
+        if not self._read(json.loads(content)):
+            self.path.write_text(content + "\n", encoding="utf-8")
+        self._file = self.path.open("a", encoding="utf-8")
 
     def __enter__(self) -> "Journal":
         return self
@@ -79,7 +77,7 @@ class Journal:
         self._file.write(json.dumps({"key": key, **written._asdict()}) + "\n")
         self._file.flush()
 
-    def _read(self, settings: dict[str, Any]) -> bool:
+    def _read(self, begins_with: dict[str, Any]) -> bool:
         """Reads what is there; False where the file is to be begun."""
         lines = self.path.read_bytes().splitlines(keepends=True) if self.path.exists() else []
         if lines and not lines[-1].endswith(b"\n"):
@@ -88,22 +86,10 @@ class Journal:
         if not lines:
             return False
         try:
-            was = json.loads(lines[0])["settings"]
-            kept = [json.loads(line) for line in lines[1:]] if was == settings else []
+            first, *kept = [json.loads(line) for line in lines]
             self._kept = {line.pop("key"): Written(**line) for line in kept}
+            if first != begins_with:
+                raise ValueError("other settings")
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} was changed since it was written ({error}); delete it") from error
-        if was != settings:
-            self._set_aside(was, settings)
-        return was == settings
-
-    def _set_aside(self, was: dict[str, Any], now: dict[str, Any]) -> None:
-        other = self.path.with_name(f"{self.path.stem}.other.jsonl")
-        os.replace(self.path, other)
-        was, now = flatten(was), flatten(now)
-        changes = "; ".join(
-            f"{key} was {was.get(key)!r}, is now {now.get(key)!r}"
-            for key in sorted(was | now)
-            if was.get(key) != now.get(key)
-        )
-        log.info("eval: completions under other settings (%s) are set aside as %s", changes, other)
+        return True
