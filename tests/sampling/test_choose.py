@@ -58,6 +58,12 @@ def test_the_token_that_crosses_top_p_is_kept_and_the_first_always():
     assert set(_draw(Sampling(1.0, 0.31, 0))[0]) == {1, 3}
 
 
+def test_the_first_of_equals_is_the_best_and_nan_is_no_token_that_does_not_exist():
+    logits = jnp.array([[1.0, 3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0], [jnp.nan] * 4])
+    tokens, _ = choose_tokens(logits, jax.random.split(jax.random.key(0), 3), Sampling(0.0, 1.0, 0))
+    assert tokens[:2].tolist() == [1, 0] and 0 <= tokens[2] < 4
+
+
 def test_greedy_and_top_k_1_take_the_best():
     assert set(_draw(Sampling(0.0, 0.5, 3))[0]) == {1}
     assert set(_draw(Sampling(1.0, 1.0, 1))[0]) == {1}

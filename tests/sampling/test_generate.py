@@ -107,9 +107,12 @@ def test_eos_ends_each_row_by_itself(model):
 
 
 def test_an_eos_at_the_length_limit_is_not_a_truncation(model):
-    requests = _ask(random_prompts((6,)))
-    last = _generate(model, requests)[0].tokens[-1]
-    assert _generate(model, requests, eos_ids=(last, last))[0].stop_reason == "eos"
+    requests = _ask(random_prompts(LENGTHS))
+    free = _generate(model, requests)
+    index = next(i for i, completion in enumerate(free) if completion.tokens[-1] not in completion.tokens[:-1])
+    last = free[index].tokens[-1]
+    ended = _generate(model, requests, eos_ids=(last, last))[index]
+    assert ended.stop_reason == "eos" and ended.tokens == free[index].tokens[:-1] and len(ended.logps) == 12
 
 
 def test_one_new_token_and_no_requests(model):
@@ -120,30 +123,32 @@ def test_one_new_token_and_no_requests(model):
     assert _generate(model, []) == []
 
 
-def test_rows_longer_than_a_call_of_decode_go_on_where_they_were(model):
+def test_rows_longer_than_a_call_of_decode_go_on_where_they_were(model, monkeypatch):
     requests = _ask(random_prompts(LENGTHS))
-    long = _generate(model, requests, max_new_tokens=2 * batch_module.NUM_STEPS + 9)
-    assert _tokens(_generate(model, requests)) == [completion.tokens[:12] for completion in long]
-    assert {len(completion.tokens) for completion in long} == {2 * batch_module.NUM_STEPS + 9}
+    settings = {**SAMPLED, "max_new_tokens": 2 * batch_module.NUM_STEPS + 9, "batch_size": 7}
+    in_three_calls = _generate(model, requests, **settings)
+    assert {len(completion.tokens) for completion in in_three_calls} == {settings["max_new_tokens"]}
+    monkeypatch.setattr(batch_module, "NUM_STEPS", settings["max_new_tokens"])
+    assert _tokens(_generate(model, requests, **settings)) == _tokens(in_three_calls)
 
 
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_should_stop_is_asked_at_fixed_places(model, batch_size):
     requests = _ask(random_prompts(LENGTHS)) * 2
-    free = _generate(model, requests, max_new_tokens=100, batch_size=batch_size)
+    free = _generate(model, requests, max_new_tokens=96, batch_size=batch_size)
     asked = set()
 
     def should_stop(tokens):
         asked.add(len(tokens))
         return len(set(tokens)) > 25
 
-    stopped = _generate(model, requests, max_new_tokens=100, batch_size=batch_size, should_stop=should_stop)
+    stopped = _generate(model, requests, max_new_tokens=96, batch_size=batch_size, should_stop=should_stop)
     for long, short in zip(free, stopped, strict=True):
-        places = [end for end in range(STOP_EVERY, 100, STOP_EVERY) if len(set(long.tokens[:end])) > 25]
-        end = places[0] if places else 100
+        places = [end for end in range(STOP_EVERY, 96, STOP_EVERY) if len(set(long.tokens[:end])) > 25]
+        end = places[0] if places else 96
         assert short.tokens == long.tokens[:end] and short.logps == long.logps[:end]
         assert short.stop_reason == ("stop" if places else "length")
-    assert asked <= {32, 64, 96} and {completion.stop_reason for completion in stopped} == {"stop", "length"}
+    assert asked <= {32, 64} and {completion.stop_reason for completion in stopped} == {"stop", "length"}
 
 
 def test_samples_of_a_prompt_share_its_reading_and_ended_rows_are_refilled(model, monkeypatch):

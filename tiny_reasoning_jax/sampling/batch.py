@@ -156,8 +156,8 @@ class Batch:
                 continue
             if not all(map(math.isfinite, logps[:count])):
                 raise UserError(
-                    f"the model gives log-probabilities that are no numbers ({logps[:count][-1]}): its weights hold NaN "
-                    "or infinity, or overflow in its compute dtype; take another checkpoint, or compute in float32"
+                    f"the model gives log-probabilities that are no numbers ({logps[:count][-1]}): its weights hold "
+                    "NaN or infinity, or overflow in its compute dtype; take another checkpoint, or compute in float32"
                 )
             row.tokens += tokens[:count]
             row.logps += logps[:count]
