@@ -134,6 +134,24 @@ def test_counts_are_those_of_the_evaluation_of_the_same_answers(tmp_path, monkey
         assert (line["correct"], line["unparsed"]) == (3 * (verdict == "correct"), 3 * (verdict == "unparsed"))
 
 
+def test_an_answer_in_a_thought_that_the_template_opened_is_none(tmp_path, monkeypatch, model):
+    tokenizer = train_tokenizer([], 300, tmp_path / "tokenizer")
+    opening = "{{- '<|im_start|>assistant\\n"
+    assert tokenizer.chat_template.count(opening) == 1
+    tokenizer.chat_template = tokenizer.chat_template.replace(opening, opening + "<think>\\n").replace(
+        "{{- '<think>\\n\\n</think>", "{{- '\\n</think>"
+    )
+    assert chat.render_prompt(tokenizer, "?").endswith("assistant\n<think>\n")
+    split = _write(tokenizer, PROBLEMS, tmp_path / "split")
+    for end, solved in (("", False), ("</think>\n\n\\boxed{7}", True)):
+        _scripted(monkeypatch, tokenizer, lambda text, end=end: "So \\boxed{7}." + end)
+        probe = grade.make_probe(model[0], tokenizer, split, EVAL, 30, 0)
+        assert sum(probe(model[1])) > 0 if solved else probe(model[1]) == [0.0] * 5
+        (tmp_path / str(solved)).mkdir()
+        facts = _grade((model[0], model[1]), tokenizer, split, tmp_path / str(solved), num_problems=30)
+        assert (facts["correct"], facts["unparsed"]) == ((3, 0) if solved else (0, 90))
+
+
 def test_the_prompt_is_the_one_that_training_shows(tmp_path, monkeypatch, model, tokenizer, split):
     asked = []
 

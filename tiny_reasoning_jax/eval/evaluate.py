@@ -225,7 +225,7 @@ def _judge_all(
     is_chat = config_eval.protocol == "chat"
     judgements: list[Judgement | None] = [None] * len(questions)
     tested = [index for index, question in enumerate(questions) if question.problem.tests]
-    texts = [_whole_text(question, one) for question, one in zip(questions, written, strict=True)]
+    texts = [whole_text(question.text, one) for question, one in zip(questions, written, strict=True)]
     for index, (question, text) in enumerate(zip(questions, texts, strict=True)):
         if not question.problem.tests:
             judgements[index] = judge(question.problem, text)
@@ -241,9 +241,9 @@ def _judge_all(
     return judgements
 
 
-def _whole_text(question: Question, written: Written) -> str:
-    """The completion, behind a <think> that the prompt has opened and left open, as some templates do."""
-    return "<think>" * is_unclosed(question.text) + written.text
+def whole_text(prompt: str, written: Written) -> str:
+    """What is judged: the completion, behind a <think> that the prompt's template has opened and left open."""
+    return "<think>" * is_unclosed(prompt) + written.text
 
 
 def _make_sample(
@@ -264,7 +264,7 @@ def _make_sample(
         "answer": problem.answer,
         "verdict": judgement.verdict.value,
         "truncated": written.truncated,
-        "unclosed": is_unclosed(_whole_text(question, written)),
+        "unclosed": is_unclosed(whole_text(question.text, written)),
         "num_tokens": written.num_tokens,
         "logp": written.logp,
         "detail": judgement.detail,

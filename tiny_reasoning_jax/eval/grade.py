@@ -33,7 +33,7 @@ from tiny_reasoning_jax.data.problems import DIFFICULTIES, Problem
 from tiny_reasoning_jax.data.procedural import families
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import statistics
-from tiny_reasoning_jax.eval.evaluate import ask, decode
+from tiny_reasoning_jax.eval.evaluate import ask, decode, whole_text
 from tiny_reasoning_jax.eval.judge import judge
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
@@ -148,8 +148,9 @@ def make_probe(
         requests = [Request(question.prompt, 0) for question in questions]
         solved = collections.defaultdict(list)
         for index, written in ask(model_def, params, requests, tokenizer, config_eval, temperature=0.0, seed=seed):
-            problem = questions[index].problem
-            solved[problem.difficulty].append(judge(problem, written.text).verdict is Verdict.CORRECT)
+            problem, prompt = questions[index]
+            judgement = judge(problem, whole_text(decode(tokenizer, prompt), written))
+            solved[problem.difficulty].append(judgement.verdict is Verdict.CORRECT)
         return [float(np.mean(solved[level])) if level in solved else math.nan for level in DIFFICULTIES]
 
     return probe
@@ -254,7 +255,8 @@ def _grade_chunk(
     answered = ask(model_def, params, requests, tokenizer, config_eval, temperature=temperature, seed=seed)
     for index, written in answered:
         number, _ = asked[index]
-        verdict = judge(questions[number].problem, written.text).verdict
+        problem, prompt = questions[number]
+        verdict = judge(problem, whole_text(decode(tokenizer, prompt), written)).verdict
         grades[number]["correct"] += verdict is Verdict.CORRECT
         grades[number]["unparsed"] += verdict is Verdict.UNPARSED
         grades[number]["truncated"] += written.truncated
