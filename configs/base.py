@@ -1,5 +1,7 @@
 """Every configuration key is born here, once, with its unit and reason. Recipes (configs/reason.py) override values."""
 
+import math
+
 from ml_collections import config_dict
 
 from tiny_reasoning_jax.errors import UserError
@@ -147,7 +149,7 @@ def get_config() -> config_dict.ConfigDict:
     # True: run programs that the model wrote (mbpp, humaneval) even where the kernel cannot confine them. They can
     # then do whatever you can do on this machine.
     evaluation.unsafe_code = False
-    evaluation.batch_size = 64  # prompts decoded together
+    evaluation.batch_size = 64  # completions decoded together
     evaluation.max_new_tokens = 1024  # longest completion; what is cut off is counted as truncated
     evaluation.temperature = 0.0  # 0 is greedy
     evaluation.top_p = 1.0  # smallest set of tokens holding this probability; 1 keeps all
@@ -196,12 +198,20 @@ def _validate_sampling(config) -> None:
             f"train.warmup_steps={config.train.warmup_steps}, eval.temperature={config.eval.temperature} and "
             f"eval.top_k={config.eval.top_k} must not be below 0, eval.top_p={config.eval.top_p} not above 1"
         )
+    if config.eval.protocol == "few-shot" and (not config.eval.thinking or config.eval.instruction):
+        raise UserError(
+            f"eval.thinking={config.eval.thinking} and eval.instruction={config.eval.instruction!r} have no effect "
+            'with eval.protocol="few-shot", which uses no chat template: leave them at True and "", or take '
+            "--config.eval.protocol=chat"
+        )
     if config.train.num_probe < 0:
         raise UserError(
             f"train.num_probe={config.train.num_probe} must not be below 0; 0 asks no problems during training"
         )
     for name in ("grade", "eval"):
         section = config[name]
+        if not math.isfinite(section.temperature):
+            raise UserError(f"{name}.temperature={section.temperature} must be a finite number; 0.7 is usual")
         if section.temperature < 0 or (section.temperature == 0 and section.num_samples > 1):
             raise UserError(
                 f"{name}.temperature={section.temperature} gives {name}.num_samples={section.num_samples} equal "

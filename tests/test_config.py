@@ -87,6 +87,11 @@ def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
         ({"eval__top_p": 1.5}, r"eval.top_p=1.5 not above 1"),
         ({"eval__num_samples": 0}, r"eval.num_samples=0 must be above 0"),
         ({"eval__num_samples": 4}, r"eval.temperature=0.0 gives eval.num_samples=4 equal completions"),
+        ({"eval__temperature": float("nan")}, r"eval.temperature=nan must be a finite number"),
+        ({"eval__temperature": float("inf")}, r"eval.temperature=inf must be a finite number"),
+        ({"grade__temperature": float("inf")}, r"grade.temperature=inf must be a finite number"),
+        ({"eval__protocol": "few-shot", "eval__thinking": False}, r"eval.thinking=False .*no effect .*few-shot"),
+        ({"eval__protocol": "few-shot", "eval__instruction": "Box it."}, r"eval.instruction='Box it.' have no effect"),
         ({"eval__protocol": "fewshot"}, r"eval.protocol='fewshot': choose one of chat, few-shot"),
     ],
 )
