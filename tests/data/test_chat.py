@@ -201,6 +201,11 @@ def test_a_tokenizer_without_the_format_is_refused_with_all_that_is_missing(smal
     lacking.chat_template = None
     with pytest.raises(UserError, match=r"lacks <\|im_start\|>, <think>, </think>, a chat template; use"):
         chat.check_tokenizer(lacking)
+    assert chat.stop_ids(lacking) == chat.stop_ids(small)
+    for path in (tmp_path / "tokenizer.json", tmp_path / "tokenizer_config.json"):
+        path.write_text(path.read_text().replace("<|im_end|>", "<|end|>"))
+    with pytest.raises(UserError, match=r"lacks <\|im_end\|>, where a completion ends; use"):
+        chat.stop_ids(AutoTokenizer.from_pretrained(tmp_path, local_files_only=True))
 
 
 @pytest.mark.parametrize(

@@ -92,8 +92,18 @@ def end_of_turn_id(tokenizer) -> int:
 
 
 def stop_ids(tokenizer) -> tuple[int, int]:
-    """Returns the ids at which sampling stops: the end of a turn, and that of a text, which base models write."""
-    return end_of_turn_id(tokenizer), tokenizer.get_added_vocab()[END_OF_TEXT]
+    """Returns the ids at which sampling stops: the end of a turn, and that of a text, which base models write.
+
+    Raises:
+      UserError: the tokenizer lacks one.
+    """
+    known = tokenizer.get_added_vocab()
+    if lacks := [token for token in (END_OF_TURN, END_OF_TEXT) if token not in known]:
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path!r} lacks {', '.join(lacks)}, where a completion ends; use the "
+            "tokenizer of a Qwen3 model"
+        )
+    return known[END_OF_TURN], known[END_OF_TEXT]
 
 
 def find_special_token(tokenizer, *texts: str) -> str | None:
