@@ -120,10 +120,14 @@ def _find_files(spec: str, key: str) -> list[tuple[Path, str]] | None:
 _HELD_OUT = ("test", "validation", "valid", "dev", "eval")
 
 
-def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
-    """Hidden files and folders, such as the hub's .cache, are passed over."""
+def list_names(folder: Path) -> list[str]:
+    """Files in a folder and below, in order. Hidden files and folders, such as the hub's .cache, are passed over."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    names = [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+    return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
+
+
+def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
+    names = list_names(folder)
     files = [(folder / name, name) for name in names if name.endswith(SUFFIXES)]
     if not files:
         others = ", ".join(sorted({Path(name).suffix or name for name in names})) or "nothing"

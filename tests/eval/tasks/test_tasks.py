@@ -165,14 +165,45 @@ def test_any_file_of_prompts_and_tests_is_a_task_named_after_it(tmp_path):
 
 
 def test_the_runs_own_problems_have_the_task_whose_name_they_have():
-    assert tasks.choose("test", "gsm8k")[0] == (gsm8k.TASK, "test")
+    assert tasks.choose("test", "gsm8k")[0] == (gsm8k.TASK, "test", True)
     [own] = tasks.choose("test", "mixture")
     assert own.is_own and own.task.name == "mixture" and own.task.few_shot is None
 
 
+def test_a_folder_named_test_is_not_taken_for_the_runs_own_problems(tmp_path, monkeypatch):
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "a.jsonl").write_text('{"question": "1?", "answer": "#### 1"}\n')
+    monkeypatch.chdir(tmp_path)
+    [chosen] = tasks.choose("gsm8k=test", "mixture")
+    assert not chosen.is_own and "sha256" in tasks.mark(chosen)
+    assert [problem.answer for problem in tasks.load_problems(chosen, 5, seed=0)[0]] == ["1"]
+
+
+def test_a_folder_with_training_files_is_refused_and_one_of_test_files_is_not(tmp_path):
+    layouts = {
+        "flat": (["train.jsonl", "test.jsonl"], "train.jsonl"),
+        "parquet": (["main/train-00000-of-00001.parquet", "main/test-00000-of-00001.parquet"], "main/train-0"),
+        "folders": (["math/training/algebra/1.json", "math/test/algebra/1.json"], "math/training/algebra/1.json"),
+        "inner": (["gsm8k_train.jsonl", "gsm8k_eval.jsonl"], "gsm8k_train.jsonl"),
+        "clean": (["test/constraints.jsonl", "test/b.jsonl", ".cache/train.jsonl"], None),
+        "train": (["a.jsonl", "b.jsonl"], None),
+    }
+    for folder, (names, first) in layouts.items():
+        for name in names:
+            path = tmp_path / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text('{"question": "1?", "answer": "#### 1"}\n')
+        for asked in (f"gsm8k={tmp_path / folder}", str(tmp_path / folder)):
+            if first is None:
+                assert not tasks.choose(asked, "own")[0].is_own
+                continue
+            with pytest.raises(UserError, match=f"holds training files .{first}.* give the test file, or the folder"):
+                tasks.choose(asked, "own")
+
+
 def test_a_task_without_a_file_is_where_it_is_published():
     chosen = tasks.choose("gsm8k, math,mbpp,humaneval", "own")
-    for task, source in chosen:
+    for task, source, _ in chosen:
         hub_id = sources.parse_hub_id(source)
         assert source == task.source and hub_id.split == "test"
 

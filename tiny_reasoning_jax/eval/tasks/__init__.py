@@ -9,6 +9,7 @@ config.eval.tasks names them, separated by commas:
     FILE                   any file that data/formats.py can read, also of prompts with tests; named after the file
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -25,18 +26,15 @@ from tiny_reasoning_jax.eval.tasks.task import Task
 TASKS = {task.name: task for task in (gsm8k.TASK, math.TASK, mbpp.TASK, humaneval.TASK, procedural.TASK)}
 PROGRAMS = ("mbpp", "humaneval")  # known to need the sandbox before a problem is read
 OWN = "test"  # in config.eval.tasks: the run's own test problems
+_TRAINING = re.compile("(?<![a-z])train", re.IGNORECASE)  # in a path, at the beginning of a word: not in "constraints"
 
 
 class Chosen(NamedTuple):
-    """A task of this evaluation and where its problems are: a source, or OWN."""
+    """A task of this evaluation and where its problems are: a source, or the run's own test problems."""
 
     task: Task
     source: str
-
-    @property
-    def is_own(self) -> bool:
-        """Whether these are the run's own test problems."""
-        return self.source == OWN
+    is_own: bool = False
 
 
 def choose(names: str, own: str) -> list[Chosen]:
@@ -46,7 +44,7 @@ def choose(names: str, own: str) -> list[Chosen]:
       UserError: a task is unknown or named twice, or its file does not exist.
     """
     chosen = [_choose(part.strip(), own) for part in names.split(",")]
-    called = [task.name for task, _ in chosen]
+    called = [one.task.name for one in chosen]
     if twice := sorted({name for name in called if called.count(name) > 1}):
         raise UserError(
             f"eval.tasks={names!r} has several tasks called {', '.join(twice)}, whose results could not be told apart; "
@@ -57,7 +55,7 @@ def choose(names: str, own: str) -> list[Chosen]:
 
 def _choose(part: str, own: str) -> Chosen:
     if part == OWN:
-        return Chosen(TASKS.get(own, Task(own, OWN)), OWN)
+        return Chosen(TASKS.get(own, Task(own, OWN)), OWN, is_own=True)
     name, _, source = part.partition("=")
     if is_generated(part) and part.startswith("procedural"):
         check_families(find_families(part))
@@ -71,8 +69,21 @@ def _choose(part: str, own: str) -> Chosen:
         )
     else:
         source = part
+    _refuse_training_files(source)
     sources.is_hub_id(source, "eval.tasks")  # refuses a file that is not there
     return Chosen(TASKS.get(name) or Task(name_source(source), source), source)
+
+
+def _refuse_training_files(source: str) -> None:
+    """Raises UserError for a folder of training and other files: it would be read whole."""
+    folder = Path(source).expanduser()
+    names = [name for name in sources.list_names(folder) if name.endswith(SUFFIXES)] if folder.is_dir() else []
+    training = [name for name in names if _TRAINING.search(name)]
+    if training and len(training) < len(names):
+        raise UserError(
+            f"eval.tasks: {source!r} holds training files ({training[0]}) beside others, and a folder is read whole; "
+            "give the test file, or the folder of the test files"
+        )
 
 
 def name_source(source: str) -> str:
