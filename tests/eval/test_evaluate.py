@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from ml_collections.config_dict import FrozenConfigDict
@@ -18,6 +19,7 @@ from tiny_reasoning_jax.eval.tasks import TASKS
 from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.sampling.batch import STOP_EVERY
 from tiny_reasoning_jax.sampling.generate import Completion
 
 SETTINGS = {
@@ -167,6 +169,23 @@ def test_an_answer_of_a_base_model_ends_at_the_next_question(scripted, tokenizer
     assert samples[0]["prompt"].startswith("Q: ") and "<|im_start|>" not in samples[0]["prompt"]
     should_stop = calls[0][1]["should_stop"]
     assert [should_stop(tokenizer(text)["input_ids"]) for text in (first, second)] == [True, False]
+
+
+def test_a_row_ends_where_the_whole_text_would_end_it(scripted, tokenizer, model):
+    """Asked after every STOP_EVERY tokens, wherever the stop lies among them."""
+    stops = ("\nProblem:", "\nQ:", "\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9")
+    calls = scripted([])
+    list(evaluate.ask(*model, [], tokenizer, settings(), temperature=0.0, seed=0, stops=stops))
+    [(_, given)] = calls
+    for stop in stops:
+        for place in range(70, 140):
+            ids = tokenizer("\u00fc" * (place // 2) + "x" * (place % 2) + stop + "y" * 90)["input_ids"]
+            ends = range(STOP_EVERY, len(ids), STOP_EVERY)
+            whole = [any(s in evaluate.decode(tokenizer, ids[:end]) for s in stops) for end in ends]
+            assert [given["should_stop"](ids[:end]) for end in ends].index(True) == whole.index(True)
+    decoded = []
+    counting = SimpleNamespace(decode=lambda tokens, **_: decoded.append(len(tokens)) or "")
+    assert not evaluate._make_should_stop(counting, stops)([1] * 5000) and decoded[0] < 2 * STOP_EVERY
 
 
 def test_the_continuation_of_a_function_is_run_below_its_head(scripted, tokenizer, model):

@@ -9,7 +9,7 @@ import bisect
 import collections
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from ml_collections.config_dict import FrozenConfigDict
@@ -32,6 +32,7 @@ from tiny_reasoning_jax.eval.tasks import TASKS
 from tiny_reasoning_jax.eval.tasks.task import Task
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.sampling.batch import STOP_EVERY
 from tiny_reasoning_jax.sampling.generate import Completion, Request, generate
 
 
@@ -131,10 +132,20 @@ def ask(
         top_p=config_eval.top_p,
         top_k=config_eval.top_k,
         seed=seed,
-        should_stop=(lambda tokens: _find_stop(decode(tokenizer, tokens), stops) is not None) if stops else None,
+        should_stop=_make_should_stop(tokenizer, stops) if stops else None,
     )
     for index, completion in completions:
         yield index, _read(completion, tokenizer, stops)
+
+
+def _make_should_stop(tokenizer, stops: tuple[str, ...]) -> Callable[[list[int]], bool]:
+    """Returns whether one of `stops` is new in a row, asked after every STOP_EVERY of its tokens.
+
+    Only the end is decoded, or a long completion would be decoded over and over: a stop that has come since the last
+    time begins at most as many tokens before it as it has bytes, for a token writes at least one.
+    """
+    last = STOP_EVERY + max(len(stop.encode()) for stop in stops)
+    return lambda tokens: _find_stop(decode(tokenizer, tokens[-last:]), stops) is not None
 
 
 def _read(completion: Completion, tokenizer, stops: tuple[str, ...]) -> Written:
