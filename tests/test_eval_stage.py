@@ -159,7 +159,7 @@ def test_killed_and_started_again_it_ends_in_the_same_files_and_asks_nothing_twi
     for name in ("samples.jsonl", "results.json"):
         killed, whole = ((folder / "eval" / name).read_text() for folder in (workdir, tmp_path / "whole"))
         if name == "results.json":
-            killed, whole = ({**json.loads(text)["model"], "seconds": 0} for text in (killed, whole))
+            killed, whole = ({**json.loads(text)["model"], "last_session_seconds": 0} for text in (killed, whole))
         assert killed == whole
 
 

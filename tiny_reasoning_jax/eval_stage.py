@@ -56,8 +56,8 @@ def choose_tasks(config: FrozenConfigDict) -> list[tasks.Chosen]:
     """
     chosen = tasks.choose(config.eval.tasks, task_name(config.data))
     if not config.eval.unsafe_code and "eval" in config.stages.split(","):
-        for task, source in chosen:
-            if task.name in tasks.PROGRAMS and source != tasks.OWN:
+        for one in chosen:
+            if one.task.name in tasks.PROGRAMS and not one.is_own:
                 require_sandbox()
     return chosen
 
@@ -72,7 +72,7 @@ def refuse_early(config: FrozenConfigDict) -> None:
 def find_benchmarks(config: FrozenConfigDict) -> list[Benchmark]:
     """The test sets besides the run's own that its training data must not give away."""
     others = [one for one in choose_tasks(config) if not one.is_own and not is_generated(one.source)]
-    return [Benchmark(task.name, source, task.parse) for task, source in others]
+    return [Benchmark(one.task.name, one.source, one.task.parse) for one in others]
 
 
 def refuse_unjudgeable(this: Run) -> None:
@@ -155,10 +155,11 @@ def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]
                 task=task, seed=config.seed, journal=journal, label=f"eval {asked.label} {task.name}",
             )  # fmt: skip
     seconds = time.monotonic() - began
-    facts = {"model": asked.name, "settings": asked.settings, "seconds": seconds}
+    # An evaluation that goes on where it was stopped took longer than this.
+    facts = {"model": asked.name, "settings": asked.settings, "last_session_seconds": seconds}
     facts["not_decontaminated"] = _find_not_decontaminated(this, asked.label)
     write_results(this.workdir, asked.label, facts, samples)
-    write_facts(this, **{f"eval_{asked.label}_seconds": seconds})
+    write_facts(this, **{f"eval_{asked.label}_last_session_seconds": seconds})
     for task, summary in load_results(this.workdir)[asked.label]["tasks"].items():
         print(f"eval {asked.label}: {task} {_describe(summary)}", flush=True)
 

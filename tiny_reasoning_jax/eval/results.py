@@ -26,7 +26,7 @@ def write_results(workdir: Path, label: Label, facts: dict[str, Any], samples_by
     Args:
       workdir: of the run.
       label: which model.
-      facts: "model" (its name), "seconds", and what else should stand beside the numbers.
+      facts: "model" (its name), and what else should stand beside the numbers.
       samples_by_task: from `evaluate`, at least one task, none empty.
     """
     folder = workdir / "eval"
