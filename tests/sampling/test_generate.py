@@ -223,15 +223,17 @@ def test_a_model_of_nans_is_no_model_that_knows_nothing(model):
         _generate((model_def, broken), _ask(random_prompts((9, 3))))
 
 
-def test_who_has_enough_may_leave(model, monkeypatch):
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_who_has_enough_may_leave(model, monkeypatch, batch_size):
     calls, decode, before = [], batch_module.decode, threading.active_count()
     monkeypatch.setattr(batch_module, "decode", lambda *args, **kwargs: (calls.append(1), decode(*args, **kwargs))[1])
     written = generate(
-        *model, _ask(random_prompts((9,) * 1000)), max_new_tokens=30, eos_ids=NEVER, batch_size=16, **GREEDY
-    )
+        *model, _ask(random_prompts((9,) * 100)), max_new_tokens=4000, eos_ids=NEVER, batch_size=batch_size, **GREEDY,
+        should_stop=lambda tokens: len(calls) == 1,  # of the first call of decode
+    )  # fmt: skip
     next(written)
     written.close()
-    assert threading.active_count() == before and len(calls) < 30  # for all it takes 125
+    assert threading.active_count() == before and len(calls) < 10  # a row's 4000 tokens take 63
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "batch_size"])

@@ -89,13 +89,16 @@ class Batch:
         self._read: Cache | None = None  # the prompts read last
         self._ready: deque[tuple[int, _Row]] = deque()  # their samples that have no row yet, with the place in _read
 
-    def run(self, waiting: deque[list[Prompt]]) -> Iterator[tuple[int, Completion]]:
-        """Takes prompts from `waiting`, reads those of an entry together, and yields what their samples become."""
+    def run(self, waiting: deque[list[Prompt]]) -> Iterator[list[tuple[int, Completion]]]:
+        """Takes prompts from `waiting`, reads those of an entry together, and continues their samples.
+
+        Yields, after every call of decode, what has ended in it, perhaps nothing.
+        """
         while True:
             self._refill(waiting)
             if not any(self._rows):
                 return
-            yield from self._write(more_to_come=bool(self._ready or waiting))
+            yield self._write(more_to_come=bool(self._ready or waiting))
 
     def _refill(self, waiting: deque[list[Prompt]]) -> None:
         """Begins samples in the places that are free."""
@@ -137,8 +140,8 @@ class Batch:
         more = create_cache(spec, len(self._rows), sizes[held:], dtype)
         self._cache = tuple(blocks[: len(sizes)] + new for blocks, new in zip(self._cache, more, strict=True))
 
-    def _write(self, more_to_come: bool) -> Iterator[tuple[int, Completion]]:
-        """Lets the rows write, and yields what has ended; its place is free then."""
+    def _write(self, more_to_come: bool) -> list[tuple[int, Completion]]:
+        """Lets the rows write, and returns what has ended, whose places are free then."""
         settings, num_rows = self._settings, len(self._rows)
         # To come back for every row that ends would cost as much as its place is worth.
         fewest = num_rows - max(1, num_rows // 16) + 1 if more_to_come else 1
@@ -148,6 +151,7 @@ class Batch:
             np.array(settings.eos_ids, np.int32),
             num_steps=min(NUM_STEPS, settings.max_new_tokens), sampling=settings.sampling,
         )  # fmt: skip
+        ended = []
         for place, tokens, logps, count in zip(
             range(num_rows), *(values.tolist() for values in jax.device_get(written)), strict=True
         ):
@@ -164,7 +168,8 @@ class Batch:
             row.position, row.last = row.position + count, row.tokens[-1]
             if completion := self._complete(row, count):
                 self._rows[place] = None
-                yield row.index, completion
+                ended.append((row.index, completion))
+        return ended
 
     def _complete(self, row: _Row, num_new: int) -> Completion | None:
         """The completion of a row that has ended, num_new tokens of which were not looked at yet."""

@@ -90,7 +90,8 @@ def generate(
     num_batches = max(1, min(os.cpu_count() or 1, num_rows // FEWEST_ROWS)) if on_cpu else 1
     batches = [Batch(model_def, params, settings, num_rows // num_batches) for _ in range(num_batches)]
     waiting = deque(_group(requests))
-    return batches[0].run(waiting) if num_batches == 1 else _run_together(batches, waiting)
+    runs = batches[0].run(waiting) if num_batches == 1 else _run_together(batches, waiting)
+    return (one for ended in runs for one in ended)
 
 
 def _group(requests: Sequence[Request]) -> list[list[Prompt]]:
@@ -113,34 +114,29 @@ def _group(requests: Sequence[Request]) -> list[list[Prompt]]:
     return entries
 
 
-def _run_together(batches: list[Batch], waiting: deque[list[Prompt]]) -> Iterator[tuple[int, Completion]]:
-    """Runs the batches in threads that take from the same waiting prompts."""
-    ended: queue.SimpleQueue = queue.SimpleQueue()
+def _run_together(batches: list[Batch], waiting: deque[list[Prompt]]) -> Iterator[list[tuple[int, Completion]]]:
+    """Runs the batches in threads that take from the same waiting prompts; yields what they do."""
+    results: queue.SimpleQueue = queue.SimpleQueue()
     stopped = threading.Event()
-
-    def stop() -> None:
-        """Nothing new is begun, and batches end with what ends next."""
-        stopped.set()
-        waiting.clear()
 
     def work(batch: Batch) -> None:
         try:
-            for one in batch.run(waiting):
-                ended.put(one)
+            for ended in batch.run(waiting):
+                results.put(ended)
                 if stopped.is_set():
                     return
         except BaseException:  # told now, and not when the others have written everything
-            stop()
+            stopped.set()
             raise
         finally:
-            ended.put(None)
+            results.put(None)
 
     with ThreadPoolExecutor(len(batches)) as pool:
         working = [pool.submit(work, batch) for batch in batches]
         try:
             for _ in batches:
-                yield from iter(ended.get, None)
+                yield from iter(results.get, None)
         finally:  # the caller may have had enough
-            stop()
+            stopped.set()
         for one in working:
             one.result()
