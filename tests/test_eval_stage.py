@@ -235,6 +235,22 @@ def test_unknown_tasks_and_missing_files_are_refused_before_anything_is_written(
     assert not (tmp_path / "w").exists()
 
 
+def test_another_tasks_problems_are_not_evaluated_under_its_name(finished, sums, shared_data, tmp_path, never_asked):
+    for name, why in (("mbpp", "missing field"), ("math", "missing field 'problem'")):
+        with pytest.raises(UserError, match=f"holds no problem for {name}; the first of 2 records: {why}"):
+            run(tmp_path / "w", finished, f"{name}={write(tmp_path / 'two.jsonl', gsm8k(2))}")
+
+
+def test_records_that_cannot_be_asked_are_counted_where_the_results_are(finished, tmp_path, capsys):
+    half = write(tmp_path / "half.jsonl", [*gsm8k(2), {"question": "How many?", "answer": "No idea.\nReally."}])
+    run(tmp_path / "w", finished, half)
+    assert "1 of 3 records" in capsys.readouterr().out
+    assert load_results(tmp_path / "w")["model"]["unusable_records"] == {"half": 1}
+    assert "1 records of half could not be asked" in (tmp_path / "w" / "report.html").read_text()
+    run(tmp_path / "w", finished, half, eval__num_problems=1)
+    assert "eval model: replaces the results of" in capsys.readouterr().out
+
+
 def test_a_prompt_that_is_longer_than_the_model_is_refused(finished, sums, tmp_path, never_asked):
     long = write(tmp_path / "long.jsonl", [{"question": "word " * 20_000, "answer": "#### 1"}])
     with pytest.raises(UserError, match="the prompt of problem long.jsonl:1 has .* tokens.*positions"):

@@ -14,7 +14,6 @@ from tiny_reasoning_jax.data import prepare
 from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.gather import is_generated, source_names
 from tiny_reasoning_jax.data.problems import Problem
-from tiny_reasoning_jax.data.sources import is_hub_id
 from tiny_reasoning_jax.data.tokenizer import hash_tokenizer, load_tokenizer
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import evaluate, judge, tasks
@@ -48,6 +47,14 @@ class _Asked(NamedTuple):
     load: Callable[[], tuple[ModelSpec, Params]]
 
 
+class _Loaded(NamedTuple):
+    """The problems of a task that are asked, and how many records of its source are none."""
+
+    task: Task
+    problems: list[Problem]
+    num_unusable: int
+
+
 def choose_tasks(config: FrozenConfigDict) -> list[tasks.Chosen]:
     """The tasks of config.eval.tasks.
 
@@ -76,12 +83,12 @@ def find_benchmarks(config: FrozenConfigDict) -> list[Benchmark]:
 
 
 def refuse_unjudgeable(this: Run) -> None:
-    """Raises UserError, before the training, where answers to problems that lie here could not be judged."""
+    """Raises UserError, before the training, where problems cannot be had, or answers to them not be judged."""
     if "eval" not in this.config.stages.split(","):
         return
     for one in choose_tasks(this.config):
-        if one.is_own or not (is_generated(one.source) or is_hub_id(one.source, "eval.tasks")):
-            judge.refuse_unjudgeable(_load_problems(this, one), one.task.name, this.config.eval.unsafe_code)
+        if one.is_own or not is_generated(one.source):
+            judge.refuse_unjudgeable(_load_problems(this, one).problems, one.task.name, this.config.eval.unsafe_code)
 
 
 def run_eval(this: Run) -> bool:
@@ -97,8 +104,14 @@ def run_eval(this: Run) -> bool:
     left = [
         asked for asked in _find_models(this, chosen) if results.get(asked.label, {}).get("settings") != asked.settings
     ]
-    problems = [(one.task, _load_problems(this, one)) for one in chosen] if left else []
+    problems = [_load_problems(this, one) for one in chosen] if left else []
     for asked in left:
+        if replaced := results.get(asked.label):
+            print(
+                f"eval {asked.label}: replaces the results of {replaced['model']} on {', '.join(replaced['tasks'])}; "
+                "another workdir would keep them",
+                flush=True,
+            )
         _evaluate(this, asked, problems)
     return bool(left)
 
@@ -134,7 +147,7 @@ def _find_models(this: Run, chosen: list[tasks.Chosen]) -> list[_Asked]:
     ]
 
 
-def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]]]) -> None:
+def _evaluate(this: Run, asked: _Asked, loaded: list[_Loaded]) -> None:
     config, began = this.config, time.monotonic()
     tokenizer = load_tokenizer(asked.tokenizer_folder)
     spec, params = asked.load()
@@ -144,7 +157,7 @@ def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]
             "copy the model's files again"
         )
     model_def = make_model_def(config, spec)
-    questions = [(task, evaluate.pose(task, part, tokenizer, config.eval, model_def)) for task, part in problems]
+    questions = [(one.task, evaluate.pose(one.task, one.problems, tokenizer, config.eval, model_def)) for one in loaded]
     folder, samples = this.workdir / "eval", {}
     folder.mkdir(exist_ok=True)
     settings = _describe_generation(config, spec, params, asked.tokenizer_folder)
@@ -157,6 +170,7 @@ def _evaluate(this: Run, asked: _Asked, problems: list[tuple[Task, list[Problem]
     seconds = time.monotonic() - began
     # An evaluation that goes on where it was stopped took longer than this.
     facts = {"model": asked.name, "settings": asked.settings, "last_session_seconds": seconds}
+    facts["unusable_records"] = {one.task.name: one.num_unusable for one in loaded if one.num_unusable}
     facts["not_decontaminated"] = _find_not_decontaminated(this, asked.label)
     write_results(this.workdir, asked.label, facts, samples)
     write_facts(this, **{f"eval_{asked.label}_last_session_seconds": seconds})
@@ -180,19 +194,20 @@ def _find_not_decontaminated(this: Run, label: Label) -> list[str]:
     return unsure
 
 
-def _load_problems(this: Run, one: tasks.Chosen) -> list[Problem]:
+def _load_problems(this: Run, one: tasks.Chosen) -> _Loaded:
     config = this.config.eval
     if one.is_own:
         problems = prepare.load_problems(this.workdir / "data" / "test.jsonl")
-        return evaluate.select_problems(problems, config.num_problems)
+        return _Loaded(one.task, evaluate.select_problems(problems, config.num_problems), 0)
     problems, dropped = tasks.load_problems(one, config.num_problems, this.config.seed)
     if dropped:
         print(
             f"eval: {len(dropped):,} of {len(problems) + len(dropped):,} records of {one.source} cannot be asked, the "
-            f"first is {dropped[0].id}: {dropped[0].reason} {dropped[0].detail}",
+            f"first is {dropped[0].id}: {tasks.tell(dropped[0])}",
             flush=True,
         )
-    return evaluate.select_problems(problems, config.num_problems, evenly=is_generated(one.source))
+    selected = evaluate.select_problems(problems, config.num_problems, evenly=is_generated(one.source))
+    return _Loaded(one.task, selected, len(dropped))
 
 
 def _describe_generation(

@@ -57,6 +57,7 @@ HUMANEVAL = {
     "test": "\n\ndef check(candidate):\n    assert candidate(1, 2) == 3\n\n",
 }
 PROGRAM = {"prompt": "Write f that gives 1.", "tests": ["import math", "assert f() == 1"], "solution": "f = lambda: 1"}
+PLAIN = {"question": "How many?", "answer": 4}
 MESSAGES = {"messages": turns("How many?", THOUGHT)}
 SHAREGPT = {"conversations": sharegpt_turns("How many?", THOUGHT)}
 OPENTHOUGHTS = {
@@ -112,6 +113,7 @@ SAMPLES = [
     ("mbpp", MBPP),
     ("humaneval", HUMANEVAL),
     ("program", PROGRAM),
+    ("plain", PLAIN),
     ("messages", MESSAGES),
     ("sharegpt", SHAREGPT),
     ("openthoughts", OPENTHOUGHTS),
@@ -430,7 +432,7 @@ def reply(content, user="How many?"):
         ("unknown format", 7),
         ("unknown format", None),
         ("wrong type", GSM8K | {"question": 5}),
-        ("wrong type", GSM8K | {"answer": 4}),
+        ("wrong type", GSM8K | {"answer": [4]}),
         ("wrong type", {"messages": ["hello"]}),
         ("wrong type", {"messages": "hello"}),
         ("wrong type", MBPP | {"test_list": [1]}),
@@ -454,7 +456,9 @@ def reply(content, user="How many?"):
         ("empty", MBPP | {"test_list": []}),
         ("empty", VERL | {"reward_model": {"ground_truth": " "}}),
         ("empty", OPENR1 | {"answer": ""}),
-        ("no final answer", GSM8K | {"answer": "It is 4."}),
+        ("no final answer", GSM8K | {"answer": "Two and two.\nIt is 4."}),
+        ("no final answer", {"prompt": "How many?", "answer": "4 " * 101}),
+        ("no final answer", {"prompt": "How many?", "answer": ["4"]}),
         ("no final answer", GSM8K | {"answer": "It is 4.\n####  "}),
         ("no final answer", reply("<think>\nHm.\n</think>\nIt is 4.")),
         ("no final answer", reply("<think>\nHm, cut off before \\boxed{4}")),
@@ -648,6 +652,13 @@ def test_every_mbpp_record_is_read_and_passes_its_tests(shared_data):
     problems = [parse_record(record, f"mbpp:{record['task_id']}", "mbpp") for record in records]
     assert len(problems) == 974 and all(isinstance(problem, Problem) for problem in problems)
     assert run_with_tests(problems[:200]) == []
+
+
+@pytest.mark.parametrize("answer", ["4", 4, "4.0", 0.5, "x = 4"])
+@pytest.mark.parametrize("name", ["question", "problem", "prompt"])
+def test_a_question_and_its_answer_are_enough_for_a_problem(name, answer):
+    problem = read({name: "How many?", "answer": answer, "category": "algebra"})
+    assert problem == golden("algebra", 0, "How many?", "", str(answer))
 
 
 def test_the_tests_bring_the_helpers_of_the_functions_head_along():

@@ -4,6 +4,7 @@
     math               problem; solution with a \\boxed{}; level ("Level 3" or 3), type or subject, answer (MATH-500)
     mbpp               text or prompt; code; test_list; test_setup_code or test_imports
     humaneval          prompt (a function's head); canonical_solution; entry_point; test
+    plain              question, problem or prompt; answer, one line of text or a number: without reasoning
     program            prompt; tests (Python statements that a right program passes, text or a list); solution or none
     messages           messages of {role, content}, one user turn; <think> tags or reasoning_content
     sharegpt           conversations of {from, value}, the same otherwise; system, domain
@@ -56,6 +57,7 @@ DIFFICULTY_RULE = (
     "of model_difficulty, above 80 % is 1, above 60 % is 2, above 40 % is 3, above 20 % is 4, else 5; others: none"
 )
 
+_PLAIN_CHARS = 200  # of an answer that stands alone; more is a text that has one
 _CALCULATOR_MARK = re.compile(r"<<[^<>]*>>")
 _LEVELS = {f"{prefix}{level}": level for prefix in ("Level ", "") for level in DIFFICULTIES}  # "Level ?" is none
 _SKYWORK_SAMPLES = 16  # per model; model_difficulty counts the wrong ones
@@ -72,6 +74,8 @@ def recognise(record: dict) -> str | None:
     """Returns the name of a record's format by the fields that it has, or None."""
     for first, second, name in _SIGNS:
         if record.get(first) is not None and record.get(second) is not None:
+            if name == "gsm8k" and _is_plain(record["answer"]):
+                return "plain"
             return name if name != "sharegpt" or not is_openthoughts(record) else "openthoughts"
     return None
 
@@ -136,6 +140,20 @@ def _read_gsm8k(record: dict) -> Parts:
     steps, answer = split_hashes(text_of(record, "answer"))
     num_steps = sum(1 for line in steps.splitlines() if line.strip())
     return Parts(question, _CALCULATOR_MARK.sub("", steps), answer, "arithmetic", min(max(num_steps - 1, 1), 5))
+
+
+def _is_plain(answer: object) -> bool:
+    if isinstance(answer, str):
+        return "####" not in answer and "\n" not in answer.strip() and len(answer) <= _PLAIN_CHARS
+    return type(answer) in (int, float)
+
+
+def _read_plain(record: dict) -> Parts:
+    question = next((name for name in ("question", "problem", "prompt") if record.get(name) is not None), "question")
+    answer = record.get("answer")
+    if not _is_plain(answer):
+        raise Unusable("no final answer", f"answer is not one line of at most {_PLAIN_CHARS} characters, or a number")
+    return Parts(text_of(record, question), "", str(answer), category_of(record, "type", "subject"))
 
 
 def _read_math(record: dict) -> Parts:
@@ -245,6 +263,7 @@ FORMATS: dict[str, Callable[[dict], Parts]] = {
     "mbpp": _read_mbpp,
     "humaneval": _read_humaneval,
     "program": _read_program,
+    "plain": _read_plain,
     "messages": read_messages,
     "sharegpt": read_sharegpt,
     "openthoughts": read_openthoughts,
@@ -267,4 +286,6 @@ _SIGNS = (
     ("problem", "solution", "math"),
     ("messages", "messages", "messages"),
     ("question", "answer", "gsm8k"),
+    ("problem", "answer", "plain"),
+    ("prompt", "answer", "plain"),
 )

@@ -216,6 +216,8 @@ def evaluate(
     )
     num_kept = len(written) - len(missing)
     with contextlib.closing(completions), Progress(label, len(written), "sample", num_kept) as progress:
+        if num_kept:
+            progress.say(f"{label}: {num_kept:,} of {len(written):,} completions are there from before")
         for number, one in completions:
             index = missing[number]
             written[index] = one

@@ -212,7 +212,9 @@ def _models(results: dict) -> str:
             lines.append(
                 f"{label}: <code>{name}</code> ({html.escape(asked)}; grader {html.escape(', '.join(graders))})"
             )
-    return f'<p class="note">Models: {"; ".join(lines)}.</p>'
+    records = {task: n for label in LABELS for task, n in results.get(label, {}).get("unusable_records", {}).items()}
+    unusable = "".join(f" {n:,} records of {html.escape(task)} could not be asked." for task, n in records.items())
+    return f'<p class="note">Models: {"; ".join(lines)}.{unusable}</p>'
 
 
 # --- parts ----------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tiny_reasoning_jax.data import sources
 from tiny_reasoning_jax.data.files import SUFFIXES
+from tiny_reasoning_jax.data.formats import FORMATS
 from tiny_reasoning_jax.data.gather import find_families, is_generated
 from tiny_reasoning_jax.data.problems import Dropped, Problem
 from tiny_reasoning_jax.data.procedural import check_families, generate
@@ -115,14 +116,24 @@ def load_problems(chosen: Chosen, num_problems: int, seed: int) -> tuple[list[Pr
     if is_generated(chosen.source):
         records = generate("test", num_problems, seed, families=find_families(chosen.source))
     else:
-        records = sources.read_source(chosen.source, "auto", "eval.tasks", parse=chosen.task.parse)
+        # A known task's file must have its form: GSM8K's problems under another name would be another score.
+        format = chosen.task.name if chosen.task.name in FORMATS else "auto"
+        records = sources.read_source(chosen.source, format, "eval.tasks", parse=chosen.task.parse)
     problems, dropped = [], []
     for record in records:
         (problems if isinstance(record, Problem) else dropped).append(record)
     if not problems:
-        why = f"; the first of {len(dropped):,} records: {dropped[0].reason} {dropped[0].detail}" if dropped else ""
+        why = " (it is empty, or nothing in it is of the test split)"
+        if dropped:
+            why = f"; the first of {len(dropped):,} records: {tell(dropped[0])}"
         raise UserError(
-            f"eval.tasks: {chosen.source!r} holds no problem for {chosen.task.name}{why}. Give its test problems in a "
-            "form that tiny_reasoning_jax/data/formats.py names"
+            f"eval.tasks: {chosen.source!r} holds no problem for {chosen.task.name}{why}. Give records of its own "
+            'form, or, as a file alone, lines such as {"question": "What is 2+3?", "answer": "5"} or {"prompt": '
+            '"Write f.", "tests": "assert f(2) == 4"}; all forms are named in tiny_reasoning_jax/data/formats.py'
         )
     return problems, dropped
+
+
+def tell(dropped: Dropped) -> str:
+    """Why a record cannot be asked."""
+    return f"{dropped.reason}: {dropped.detail}" if dropped.detail else dropped.reason
