@@ -239,7 +239,9 @@ def test_what_cannot_be_asked_is_refused_by_name(names, message):
 def test_a_file_without_problems_says_why(tmp_path):
     path = tmp_path / "empty.jsonl"
     path.write_text('{"task_id": 3, "text": "Add.", "code": "c", "test_list": ["assert c"]}\n')
-    with pytest.raises(UserError, match="holds no problem for mbpp .it is empty, or nothing in it is of the test split.. Give"):
+    with pytest.raises(
+        UserError, match="holds no problem for mbpp .it is empty, or nothing in it is of the test split.. Give"
+    ):
         load("mbpp", str(path))
     path.write_text('{"question": "Why?", "answer": "Because."}\n')
     with pytest.raises(UserError, match="for gsm8k; the first of 1 records: no final answer"):
