@@ -42,7 +42,7 @@ def test_a_tokenizer_without_the_special_tokens(tmp_path):
 
 
 def test_a_dataset_with_zero_usable_records(tmp_path):
-    path = write_lines(tmp_path / "train.jsonl", [{"question": "Why?", "answer": "Because."}] * 3)
+    path = write_lines(tmp_path / "train.jsonl", [{"question": "Why?", "answer": "Because.\nReally."}] * 3)
     with pytest.raises(UserError, match="no final answer"):
         stages.run(make_config(tmp_path / "w", data__source=path, stages="data"))
     assert not (tmp_path / "w" / "data").exists()
@@ -77,7 +77,7 @@ def test_a_missing_data_file(tmp_path):
 
 def test_a_test_set_without_a_usable_record(tmp_path):
     path = write_lines(tmp_path / "train.jsonl", gsm8k(60))
-    test = write_lines(tmp_path / "other.jsonl", [{"question": "Why?", "answer": "Because."}])
+    test = write_lines(tmp_path / "other.jsonl", [{"question": "Why?", "answer": "Because.\nReally."}])
     with pytest.raises(UserError, match="no usable test record"):
         stages.run(make_config(tmp_path / "w", data__source=path, data__test_source=test, stages="data"))
     assert not (tmp_path / "w" / "data").exists()

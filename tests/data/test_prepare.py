@@ -179,7 +179,7 @@ def test_every_dropped_record_is_counted_and_listed(tmp_path):
         {"question": "What is 7 + 2?", "answer": "long " * 300 + "9\n#### 9"},
         {"question": "word " * 300, "answer": "Hm, 9.\n#### 9"},
         {"question": "What is <think>?", "answer": "That 1.\n#### 1"},
-        {"question": "Fine?", "answer": "Not at all."},
+        {"question": "Fine?", "answer": "Not at all.\nNo."},
     ]
     write_jsonl(tmp_path / "test.jsonl", tests)
     summary = prepare.prepare(create_config(data__source=source), tmp_path / "run", None)

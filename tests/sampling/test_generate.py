@@ -225,11 +225,16 @@ def test_a_model_of_nans_is_no_model_that_knows_nothing(model):
 
 @pytest.mark.parametrize("batch_size", [4, 16])
 def test_who_has_enough_may_leave(model, monkeypatch, batch_size):
-    calls, decode, before = [], batch_module.decode, threading.active_count()
+    calls, asked, decode, before = [], [], batch_module.decode, threading.active_count()
     monkeypatch.setattr(batch_module, "decode", lambda *args, **kwargs: (calls.append(1), decode(*args, **kwargs))[1])
+
+    def stop_the_first(tokens):
+        asked.append(1)
+        return len(asked) == 1
+
     written = generate(
         *model, _ask(random_prompts((9,) * 100)), max_new_tokens=4000, eos_ids=NEVER, batch_size=batch_size, **GREEDY,
-        should_stop=lambda tokens: len(calls) == 1,  # of the first call of decode
+        should_stop=stop_the_first,
     )  # fmt: skip
     next(written)
     written.close()
