@@ -79,7 +79,11 @@ def main() -> None:
     for figures in results:
         print("  ".join(f"{key} {value}" for key, value in figures.items()))
     if args.output:
-        machine = {"machine": platform.machine(), "kernel": ".".join(platform.release().split(".")[:2]), "python": platform.python_version()}
+        machine = {
+            "machine": platform.machine(),
+            "kernel": ".".join(platform.release().split(".")[:2]),
+            "python": platform.python_version(),
+        }
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps({**machine, "results": results}, indent=2) + "\n")
 
