@@ -26,7 +26,10 @@ from tiny_reasoning_jax.eval.sandbox import Sandbox
 def read_jobs(sources: list[str], count: int) -> list[tuple[str, str]]:
     """Returns (program, tests) of `count` problems drawn from all."""
     problems = [problem for source in sources for problem in read_source(source)]
-    return [(find_program(problem.answer), problem.tests) for problem in random.Random(0).sample(problems, count)]
+    return [
+        (find_program(problem.answer, problem.tests), problem.tests)
+        for problem in random.Random(0).sample(problems, count)
+    ]
 
 
 def measure(run, jobs: list[tuple[str, str]]) -> dict[str, float]:
