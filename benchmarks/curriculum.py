@@ -107,7 +107,7 @@ def train_and_evaluate(config: FrozenConfigDict) -> None:
     problems = evaluate.select_problems(
         list(stream_problems(workdir / "data" / "test.jsonl")), config.eval.num_problems
     )
-    [(task, _)] = tasks.choose(config.eval.tasks, rooms.task_name(config.data))
+    [task] = [one.task for one in tasks.choose(config.eval.tasks, rooms.task_name(config.data))]
     model_def, tokenizer = rooms.make_model_def(config, spec), load_tokenizer(workdir / "data" / "tokenizer")
     questions = evaluate.pose(task, problems, tokenizer, config.eval, model_def)
     samples = evaluate.evaluate(model_def, params, questions, tokenizer, config.eval, task=task, seed=config.seed)
