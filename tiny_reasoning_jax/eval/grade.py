@@ -128,7 +128,7 @@ def make_probe(
 ) -> Callable[[Params], list[float]]:
     """Returns probe(params): pass rates of difficulty 1 to 5, NaN where none is asked, over fixed greedy answers.
 
-    Every call has the same shapes, so that only the first compiles.
+    Calls have the same shapes while as many rows fit into memory, so that as a rule only the first compiles.
 
     Args:
       model_def: the model.

@@ -158,9 +158,9 @@ class Batch:
             row = self._rows[place]
             if row is None:
                 continue
-            if not all(map(math.isfinite, logps[:count])):
+            if broken := [logp for logp in logps[:count] if not math.isfinite(logp)]:
                 raise UserError(
-                    f"the model gives log-probabilities that are no numbers ({logps[:count][-1]}): its weights hold "
+                    f"the model gives log-probabilities that are no numbers ({broken[0]}): its weights hold "
                     "NaN or infinity, or overflow in its compute dtype; take another checkpoint, or compute in float32"
                 )
             row.tokens += tokens[:count]
