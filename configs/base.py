@@ -107,7 +107,7 @@ def get_config() -> config_dict.ConfigDict:
     train.clip_norm = 1.0  # global gradient norm above which gradients are scaled down
     train.compute_dtype = "bfloat16"  # activations; parameters are bfloat16 and master states float32 in any case
     train.remat = "full"  # "none" keeps activations, "full" recomputes each layer in the backward pass
-    train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention.py
+    train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
     train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none

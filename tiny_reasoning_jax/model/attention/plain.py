@@ -1,9 +1,4 @@
-"""Attention: who sees whom, and the backends that compute it.
-
-A training backend has the signature `attend(q, k, v, segment_ids) -> context`; rows are packed, and a token sees only
-earlier tokens of its own segment. Every backend in BACKENDS must pass tests/model/test_attention.py (packed == apart,
-grouped heads included): a backend that drops segment ids trains on a mixture of unrelated examples and says nothing.
-"""
+"""Attention in plain JAX: the reference, and the same in blocks of queries, on any device."""
 
 import jax
 import jax.numpy as jnp
@@ -77,17 +72,3 @@ def blockwise(
 
     blocks = jax.lax.map(one_block, jnp.arange(0, T, block))  # [T / block, B, block, N, H]
     return jnp.moveaxis(blocks, 0, 1).reshape(q.shape)
-
-
-BACKENDS = {"reference": reference, "blockwise": blockwise}
-
-
-def select(name: str):
-    """The backend called `name`.
-
-    Raises:
-      UserError: no such backend.
-    """
-    if name not in BACKENDS:
-        raise UserError(f"train.attention={name!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    return BACKENDS[name]
