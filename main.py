@@ -6,12 +6,13 @@ python main.py --config configs/reason.py:tiny --config.train.num_steps=50 --con
 
 import errno
 import logging
-import os
 import sys
 
-# XLA takes three quarters of a card unless told otherwise; the rest stays for the CUDA context. Must precede jax.
-os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.92")
+from tiny_reasoning_jax import xla
 
+xla.set_environment()  # before jax is imported
+
+import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
 from absl import logging as absl_logging  # noqa: E402
 from ml_collections import config_dict, config_flags  # noqa: E402
@@ -37,6 +38,8 @@ def main(argv):
         logger.addHandler(logging.StreamHandler(sys.stdout))
         logger.setLevel(logging.INFO)
         logger.propagate = False
+    if {"grade", "train", "eval"} & set(CONFIG.value.stages.split(",")):  # the others need no accelerator
+        xla.start()
     stages.run(config_dict.FrozenConfigDict(CONFIG.value))
 
 
@@ -62,6 +65,11 @@ if __name__ == "__main__":
         sys.exit(130)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        print(f"error: {xla.explain_out_of_memory(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -1,0 +1,91 @@
+"""How XLA is set up for this program, in one place: the environment before jax is imported, the compile cache after.
+
+The accelerator's driver is looked at here too: where a card cannot be used JAX falls back to the CPU with a warning,
+and a day of training on the CPU is not what was asked for.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from tiny_reasoning_jax.errors import UserError
+
+# XLA's flags and why; a flag that stands in the user's XLA_FLAGS keeps the user's value.
+FLAGS = {
+    # Near the card's limit XLA recomputes activations on its own, without a word: train.remat decides that, and the
+    # plan must show what a rung of it really takes.
+    "--xla_disable_hlo_passes": "rematerialization",
+}
+# Part of a card that XLA takes at the start; it is three quarters unless told otherwise. The rest is for the CUDA
+# context and the libraries' own workspaces.
+MEMORY_FRACTION = 0.92
+CACHE_BYTES = 10 * 2**30  # a compiled step of 1.7B parameters takes some 20 MB
+# CUDA's minor-version compatibility: oldest Linux driver of each major version.
+# Source: CUDA Compatibility guide, docs.nvidia.com/deploy/cuda-compatibility.
+OLDEST_DRIVER = {"cuda12": 525, "cuda13": 580}
+
+
+def set_environment() -> None:
+    """Sets what XLA reads once, when jax is imported; what the user has set stays."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(MEMORY_FRACTION))
+    theirs = os.environ.get("XLA_FLAGS", "")
+    ours = [f"{flag}={value}" for flag, value in FLAGS.items() if flag not in theirs]
+    os.environ["XLA_FLAGS"] = " ".join([theirs, *ours]).strip()
+
+
+def start() -> None:
+    """Looks at the accelerator, and keeps what is compiled for it, so that the same command starts in seconds again.
+
+    The cache also holds which kernels were timed as the fastest: a run that goes on computes with the kernels that it
+    began with. On a CPU there is none: its code is compiled for the very processor, and a home folder may be shared.
+
+    Raises:
+      UserError: JAX's CUDA wheels are here and no card can be used.
+    """
+    import jax  # after set_environment
+
+    if jax.default_backend() == "cpu":
+        _refuse_unusable_card()
+        return
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+
+
+def cache_folder() -> Path:
+    """Where compiled programs are kept; JAX_COMPILATION_CACHE_DIR says otherwise."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tiny_reasoning_jax" / "xla"
+
+
+def cuda_wheels() -> list[str]:
+    """Those of jax's CUDA plugins that are installed: "cuda12", "cuda13"."""
+    return [name for name in OLDEST_DRIVER if importlib.util.find_spec(f"jax_{name}_plugin")]
+
+
+def driver_version() -> str | None:
+    """Version of the NVIDIA driver that runs here; None without one."""
+    path = Path("/sys/module/nvidia/version")
+    return path.read_text().strip() if path.exists() else None
+
+
+def explain_out_of_memory(error: Exception) -> str:
+    """What to do about an allocation that failed on the device: nothing saved is lost by it."""
+    return (
+        f"the device ran out of memory ({str(error).splitlines()[0][:300]}). See that no other process uses it "
+        f"(nvidia-smi); in training take --config.train.remat=full, smaller micro-batches by a larger "
+        f"--config.train.accum_steps, or --config.train.moments=int8; in evaluation a smaller "
+        f"--config.eval.batch_size. What is saved is whole: the same command goes on from it"
+    )
+
+
+def _refuse_unusable_card() -> None:
+    wheels, driver = cuda_wheels(), driver_version()
+    if not wheels or "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+        return
+    needed = " or ".join(f"{OLDEST_DRIVER[name]} for {name}" for name in wheels)
+    found = f"the NVIDIA driver is {driver}" if driver else "there is no NVIDIA driver"
+    raise UserError(
+        f"jax's {' and '.join(wheels)} wheels are installed, but no card can be used: {found}, and it takes at least "
+        f"{needed}. Look at nvidia-smi and at jax's warning above, update the driver (or install the wheels that suit "
+        f'it, pip install -e ".[cuda12]"), or set JAX_PLATFORMS=cpu to work on the CPU'
+    )
