@@ -106,7 +106,9 @@ def get_config() -> config_dict.ConfigDict:
     train.b2 = 0.95  # AdamW's decay of the gradient's square; 0.95 adapts within tens of steps
     train.clip_norm = 1.0  # global gradient norm above which gradients are scaled down
     train.compute_dtype = "bfloat16"  # activations; parameters are bfloat16 and master states float32 in any case
-    train.remat = "full"  # "none" keeps activations, "full" recomputes each layer in the backward pass
+    # What a layer keeps for its backward pass, from the most memory to the most work: "none" (as the compiler likes),
+    # "most" (no matrix product runs twice), "some" (gate and up do), "full" (nearly all do); see model/remat.py.
+    train.remat = "full"
     train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
@@ -183,7 +185,7 @@ def validate(config) -> None:
         )
     _validate_sampling(config)
     _validate_data(config.data, config.train.num_probe)
-    choices = {"train.remat": ("none", "full"), "train.compute_dtype": ("bfloat16", "float32"),
+    choices = {"train.remat": ("none", "most", "some", "full"), "train.compute_dtype": ("bfloat16", "float32"),
                "data.curriculum": ("none", "linear", "staged", "anneal", "adaptive"),
                "data.difficulty": ("source", "length", "measured"), "eval.protocol": ("chat", "few-shot")}  # fmt: skip
     for key, allowed in choices.items():

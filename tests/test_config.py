@@ -72,7 +72,7 @@ def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
         ({"stages": "data,trian"}, r"stages='data,trian'.*data,grade,train,eval,export"),
         ({"train__warmup_steps": 6}, r"warmup_steps=6 .*num_steps=6"),
         ({"train__learning_rate": 0.0}, r"train.learning_rate=0.0 must be above 0"),
-        ({"train__remat": "some"}, r"train.remat='some'.*none, full"),
+        ({"train__remat": "little"}, r"train.remat='little'.*none, most, some, full"),
         ({"data__curriculum": "hard"}, r"data.curriculum='hard'.*none, linear, staged, anneal, adaptive"),
         ({"data__curriculum": "adaptive"}, r"train.num_probe=0 asks none; try --config.train.num_probe=100"),
         ({"data__control": True, "data__curriculum": "none"}, r"data.control=True.*linear, staged or anneal"),

@@ -39,7 +39,7 @@ class Run(NamedTuple):
 def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
     """The model as this configuration computes it."""
     train = config.train
-    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat == "full")
+    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
 
 
 def load_source(this: Run) -> from_hf.Loaded:

@@ -142,7 +142,7 @@ def loss_and_grads(model_def: ModelDef, params, tokens, targets):
     return value, grads, logits
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", ["none", "most", "some", "full"])
 @shapes
 def test_logits_loss_and_every_gradient(shape, remat):
     theirs = reference(shape)
@@ -163,7 +163,7 @@ def test_logits_loss_and_every_gradient(shape, remat):
 def test_remat_recomputes_and_changes_nothing():
     """The gradient with remat holds the recomputation, and is the same number for number."""
     theirs = reference("tied 4:1")
-    remat = dataclasses.replace(theirs.model_def, remat=True)
+    remat = dataclasses.replace(theirs.model_def, remat="full")
     arguments = (theirs.params, theirs.tokens, theirs.targets)
     plain, recomputed = (
         jax.make_jaxpr(loss_and_grads, static_argnums=0)(d, *arguments) for d in (theirs.model_def, remat)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tiny_reasoning_jax.model import attention, cache, rope
+from tiny_reasoning_jax.model import attention, cache, remat, rope
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 Params = dict[str, jax.Array]
@@ -66,12 +66,13 @@ class Attention(nnx.Module):
     def __call__(self, x, angles, segment_ids, through_cache, layer_cache):
         """x [B, T, D] -> [B, T, D] and the layer's updated cache; without one, None."""
         w = lambda param: param[...].astype(x.dtype)
-        q = self.q_norm(jnp.einsum("BTD,DNH->BTNH", x, w(self.q)))
-        k = self.k_norm(jnp.einsum("BTD,DKH->BTKH", x, w(self.k)))
-        v = jnp.einsum("BTD,DKH->BTKH", x, w(self.v))
-        q, k = rope.rotate(q, angles), rope.rotate(k, angles)
+        keep = lambda value: remat.name(value, remat.ATTENTION)
+        q = keep(jnp.einsum("BTD,DNH->BTNH", x, w(self.q)))
+        k = keep(jnp.einsum("BTD,DKH->BTKH", x, w(self.k)))
+        v = keep(jnp.einsum("BTD,DKH->BTKH", x, w(self.v)))
+        q, k = rope.rotate(self.q_norm(q), angles), rope.rotate(self.k_norm(k), angles)
         if layer_cache is None:
-            context = self.attend(q, k, v, segment_ids)
+            context = keep(self.attend(q, k, v, segment_ids))
         else:
             context, layer_cache = through_cache(layer_cache, q, k, v)
         return jnp.einsum("BTNH,NHD->BTD", context, w(self.o)), layer_cache
@@ -91,7 +92,9 @@ class MLP(nnx.Module):
         w = lambda param: param[...].astype(x.dtype)
         # Flat rows: with [B, T, F] the CPU compiler picks layouts that make the backward pass 2.4 times slower.
         rows = x.reshape(-1, x.shape[-1])
-        return ((jax.nn.silu(rows @ w(self.gate)) * (rows @ w(self.up))) @ w(self.down)).reshape(x.shape)
+        gate = remat.name(rows @ w(self.gate), remat.MLP)
+        up = remat.name(rows @ w(self.up), remat.MLP)
+        return ((jax.nn.silu(gate) * up) @ w(self.down)).reshape(x.shape)
 
 
 class Layer(nnx.Module):
@@ -107,7 +110,7 @@ class Layer(nnx.Module):
         """x [B, T, D] -> [B, T, D] and the layer's cache."""
         with jax.named_scope("attention"):
             context, layer_cache = self.attn(self.attn_norm(x), angles, segment_ids, through_cache, layer_cache)
-            x = x + context
+            x = remat.name(x + context, remat.ATTENTION)
         with jax.named_scope("mlp"):
             return x + self.mlp(self.mlp_norm(x)), layer_cache
 
@@ -115,7 +118,7 @@ class Layer(nnx.Module):
 class Qwen3(nnx.Module):
     """The decoder. Layers are unrolled: scanned layers keep nearly twice the activations on a GPU."""
 
-    def __init__(self, spec: ModelSpec, rngs: nnx.Rngs, *, dtype, attend, remat: bool):
+    def __init__(self, spec: ModelSpec, rngs: nnx.Rngs, *, dtype, attend, remat: str):
         self.spec, self.dtype, self.remat = spec, dtype, remat
         self.embed = _matrix(rngs, (spec.vocab_size, spec.hidden_size), ("vocab", "embed"), spec.hidden_size**-0.5)
         self.layers = nnx.List([Layer(spec, attend, rngs) for _ in range(spec.num_hidden_layers)])
@@ -154,7 +157,7 @@ class Qwen3(nnx.Module):
         angles = rope.rope_angles(positions, self.spec.head_dim, self.spec.rope_theta)
         new_cache = []
         for i, layer in enumerate(self.layers):
-            run = jax.checkpoint(layer.__call__) if self.remat else layer
+            run = remat.wrap(layer.__call__, self.remat)
             x, layer_cache = run(x, angles, segment_ids, through_cache, None if kv_cache is None else kv_cache[i])
             new_cache.append(layer_cache)
         return self.final_norm(x), None if kv_cache is None else tuple(new_cache)
@@ -172,13 +175,13 @@ class ModelDef:
       spec: the shape.
       dtype: dtype of activations; parameters are cast to it where they are used.
       attention: name of the training attention backend.
-      remat: recompute each layer in the backward pass instead of keeping its activations.
+      remat: rung of the ladder in model/remat.py: what a layer keeps for its backward pass.
     """
 
     spec: ModelSpec
     dtype: str = "bfloat16"
     attention: str = "reference"
-    remat: bool = False
+    remat: str = "none"
 
     def _create(self, seed) -> Qwen3:
         attend = attention.select(self.attention)

@@ -81,7 +81,7 @@ def generate(
     assert all(request.prompt for request in requests), "a prompt without tokens has nothing to continue"
     if not requests:
         return iter(())
-    model_def = dataclasses.replace(model_def, remat=False)  # there is no backward pass to save memory for
+    model_def = dataclasses.replace(model_def, remat="none")  # there is no backward pass to save memory for
     settings = Settings(max_new_tokens, tuple(eos_ids), sampling, seed, should_stop)
     longest = max(len(request.prompt) for request in requests)
     num_rows = plan_rows(model_def, batch_size, longest, max_new_tokens)
