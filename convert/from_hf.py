@@ -96,7 +96,7 @@ def open_tensors(folder: Path, spec: ModelSpec) -> list[tuple[mapping.Entry, ten
     if problems:
         raise UserError(
             f"the tensors in {str(folder)!r} are not those of the Qwen3 that its config.json describes "
-            f"({len(problems)} differ): {'; '.join(problems)}. Take config.json and weights from the same "
+            f"({len(problems)} differ): {tensor_files.name_some(problems)}. Take config.json and weights from the same "
             "place"
         )
     if redundant_head:

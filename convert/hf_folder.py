@@ -80,14 +80,26 @@ def special_token_ids(tokenizer_folder: Path) -> dict[str, int]:
     config_path, path = tokenizer_folder / "tokenizer_config.json", tokenizer_folder / "tokenizer.json"
     ids = {}
     if path.is_file():
-        ids = {token["content"]: token["id"] for token in tensor_files.read_json(path).get("added_tokens", [])}
+        added = tensor_files.read_json(path).get("added_tokens") or []
+        ids = _read_ids(path, lambda: {token["content"]: token["id"] for token in added})
     elif not config_path.is_file():
         raise UserError(
             f"no tokenizer in {str(tokenizer_folder)!r}: put tokenizer.json and tokenizer_config.json there"
         )
     if config_path.is_file():
-        added = tensor_files.read_json(config_path).get("added_tokens_decoder") or {}
-        ids |= {token["content"]: int(token_id) for token_id, token in added.items()}
+        more = tensor_files.read_json(config_path).get("added_tokens_decoder") or {}
+        ids |= _read_ids(config_path, lambda: {token["content"]: int(token_id) for token_id, token in more.items()})
+    return ids
+
+
+def _read_ids(path: Path, read: Callable[[], dict[str, int]]) -> dict[str, int]:
+    try:
+        ids = read()
+        wrong = [text for text, token_id in ids.items() if not isinstance(text, str) or type(token_id) is not int]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"the added tokens of {path} cannot be read ({error}); fetch the file again") from error
+    if wrong:
+        raise UserError(f"{path} has an added token without text and number: {wrong[0]!r:.80}; fetch the file again")
     return ids
 
 

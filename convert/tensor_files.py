@@ -2,11 +2,13 @@
 the other.
 
 Read and written with plain file calls instead of a memory map, so that a process never holds more than the
-tensor at hand. It refuses truncated files and data types that are not plain floats.
+tensor at hand. It refuses truncated files, data types that are not plain floats, and headers that say what cannot be:
+memory is asked for only when a tensor's shape, its place and the file's size agree.
 """
 
 import collections
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,7 +21,11 @@ from tiny_reasoning_jax.errors import UserError
 
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
-MAX_HEADER_BYTES = 100 * 2**20  # the format's own limit
+# The format allows 100 MB; parsed, such a header can take 25 times as much. The largest dense Qwen3 has 80 kB.
+MAX_HEADER_BYTES = 16 * 2**20
+MAX_JSON_BYTES = 64 * 2**20  # the largest JSON file of a Qwen3 folder, tokenizer.json, has 11 MB
+MAX_AXES = 8
+_NAMED = 100  # of many problems, how many a message names
 
 
 class StoredTensor(NamedTuple):
@@ -32,18 +38,29 @@ class StoredTensor(NamedTuple):
     stop: int
 
 
+def name_some(problems: list[str]) -> str:
+    """The problems in one text; of very many, which a hostile file can have, the first hundred and their number."""
+    more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
+    return "; ".join(problem[:300] for problem in problems[:_NAMED]) + more
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Parses a JSON file.
 
     Raises:
-      UserError: missing or not a JSON object.
+      UserError: missing, too large, or not a JSON object in UTF-8.
     """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is no file; give the folder that holds a whole Hugging Face model")
     try:
+        if (size := path.stat().st_size) > MAX_JSON_BYTES:
+            raise ValueError(f"{size:,} bytes, and no such file has more than {MAX_JSON_BYTES:,}")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist; give the folder that holds a whole Hugging Face model") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        json.dumps(content, ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair, no file can hold it
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); fetch the file again") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable, or fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a JSON {type(content).__name__}, an object was expected; fetch the file again")
     return content
@@ -56,12 +73,11 @@ def list_files(folder: Path) -> list[Path]:
       UserError: there are none, or some of them are missing.
     """
     if (folder / INDEX_FILE).is_file():
-        weight_map = read_json(folder / INDEX_FILE).get("weight_map") or {}
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        files = [folder / name for name in sorted(set(_read_weight_map(folder).values()))]
         missing = [file.name for file in files if not file.is_file()]
         if missing or not files:
             raise UserError(
-                f"{folder / INDEX_FILE} names {len(files)} files, of which {', '.join(missing) or 'all'} are "
+                f"{folder / INDEX_FILE} names {len(files)} files, of which {name_some(missing) or 'all'} are "
                 "missing; fetch them"
             )
         return files
@@ -72,6 +88,23 @@ def list_files(folder: Path) -> list[Path]:
         "(pytorch_model.bin) are not read: convert them with transformers' save_pretrained(..., "
         "safe_serialization=True)"
     )
+
+
+def _read_weight_map(folder: Path) -> dict[str, str]:
+    """Tensor -> file, of the index. A file is named without a folder: nothing outside the model's own is opened."""
+    weight_map = read_json(folder / INDEX_FILE).get("weight_map") or {}
+    if not isinstance(weight_map, dict):
+        raise UserError(
+            f"weight_map in {folder / INDEX_FILE} is a JSON {type(weight_map).__name__}, an object was expected; "
+            "fetch the file again"
+        )
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or name in (".", "..", "") or any(char in name for char in "/\\\0"):
+            raise UserError(
+                f"{folder / INDEX_FILE} places {tensor[:80]!r} in {str(name)[:80]!r}, which is not the name of a file "
+                "in that folder; nothing outside it is read. Fetch the index again"
+            )
+    return weight_map
 
 
 def list_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -89,12 +122,11 @@ def list_tensors(folder: Path) -> dict[str, StoredTensor]:
             found[name] = tensor
     problems = [f"{name} is in two files" for name in twice]
     if (folder / INDEX_FILE).is_file():
-        weight_map = read_json(folder / INDEX_FILE)["weight_map"]
-        for name, file_name in weight_map.items():
+        for name, file_name in _read_weight_map(folder).items():
             if name not in found or (found[name].file.name != file_name and name not in twice):
                 problems.append(f"{name} is not in {file_name}, where the index says it is")
     if problems:
-        raise UserError(f"{folder / INDEX_FILE} and its files disagree: {'; '.join(problems)}; fetch them again")
+        raise UserError(f"{folder / INDEX_FILE} and its files disagree: {name_some(problems)}; fetch them again")
     return found
 
 
@@ -102,52 +134,89 @@ def read_header(file: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     """Name -> place of every tensor in one file, and the file's metadata.
 
     Raises:
-      UserError: not a safetensors file, or shorter than its header says.
+      UserError: not a safetensors file, shorter than its header says, or its tensors do not lie side by side.
     """
-    size = file.stat().st_size
-    with file.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise UserError(
-                f"{file} ({size} bytes) is not a safetensors file: its first 8 bytes announce a header of "
-                f"{length} bytes. A Git LFS pointer looks like this, and so does an interrupted download; "
-                "fetch the file itself"
-            )
-        try:
-            header = json.loads(stream.read(length))
-            metadata = header.pop("__metadata__", {})
-            tensors = {
-                name: StoredTensor(
-                    file,
-                    entry["dtype"],
-                    tuple(entry["shape"]),
-                    8 + length + entry["data_offsets"][0],
-                    8 + length + entry["data_offsets"][1],
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+                raise UserError(
+                    f"{file} ({size} bytes) is not a safetensors file: its first 8 bytes announce a header of "
+                    f"{length} bytes. A Git LFS pointer looks like this, and so does an interrupted download; "
+                    "fetch the file itself"
                 )
-                for name, entry in header.items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"the header of {file} cannot be read ({error}); fetch the file again") from error
-    end = max((tensor.stop for tensor in tensors.values()), default=0)
+            header = json.loads(stream.read(length).decode(), object_pairs_hook=_without_duplicates)
+        metadata = header.pop("__metadata__", {})
+        if not isinstance(metadata, dict):
+            raise ValueError("__metadata__ is no object")
+        tensors = {name: _parse_entry(file, name, entry, 8 + length) for name, entry in header.items()}
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); make it readable, or fetch it again") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the header of {file} cannot be read ({error}); fetch the file again") from error
+    _check_places(file, tensors, 8 + length, size)
+    return tensors, metadata
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two tensors of one name, readers differ in which they take."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        raise ValueError("a name stands in it twice")
+    return content
+
+
+def _parse_entry(file: Path, name: str, entry: Any, begin: int) -> StoredTensor:
+    """One tensor's place; `begin` is the byte behind the header, from which places are counted.
+
+    Raises:
+      ValueError, KeyError, TypeError: it is not what the format asks for.
+      UserError: the place does not hold the shape.
+    """
+    name.encode()  # JSON can spell half of a surrogate pair, which no message could show
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+            raise ValueError(f"{name[:80]!r} has a shape or place that is no list of numbers from 0 on")
+    if not isinstance(dtype, str) or len(shape) > MAX_AXES or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{name[:80]!r} has no dtype, more than {MAX_AXES} axes, or ends before it begins")
+    dtype.encode()
+    start, stop = offsets
+    if dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stop - start:
+        raise UserError(
+            f"{file}: {stop - start} bytes are set aside for a {dtype} tensor of shape {shape}, {name[:80]!r}, which "
+            f"has {math.prod(shape) * DTYPES[dtype].itemsize}; fetch the file again"
+        )
+    return StoredTensor(file, dtype, tuple(shape), begin + start, begin + stop)
+
+
+def _check_places(file: Path, tensors: dict[str, StoredTensor], begin: int, size: int) -> None:
+    """As the format asks for, tensors fill the file from the header to its end, none over another."""
+    end = max((tensor.stop for tensor in tensors.values()), default=begin)
     if end > size:
         raise UserError(
             f"{file} is cut off: {size} bytes, and its header places tensors up to byte {end}; fetch it again"
         )
-    return tensors, metadata
+    place = begin
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start != place:
+            where = "on top of another tensor" if tensor.start < place else f"{tensor.start - place} bytes behind it"
+            raise UserError(f"{file}: {name[:80]!r} lies {where}, not next to the one before; fetch the file again")
+        place = tensor.stop
+    if place != size:
+        raise UserError(f"{file} has {size - place} bytes that belong to no tensor of its header; fetch it again")
 
 
 def read_tensor(tensor: StoredTensor) -> np.ndarray:
     """Reads one tensor in the dtype it is stored in, which must be one of DTYPES.
 
     Raises:
-      UserError: its place in the file does not hold its shape.
+      UserError: the file has become shorter since its header was read.
     """
     array = np.empty(tensor.shape, DTYPES[tensor.dtype])
-    if array.nbytes != tensor.stop - tensor.start:
-        raise UserError(
-            f"{tensor.file}: {tensor.stop - tensor.start} bytes are set aside for a {tensor.dtype} tensor of "
-            f"shape {list(tensor.shape)}, which has {array.nbytes}; fetch the file again"
-        )
     with tensor.file.open("rb") as stream:
         stream.seek(tensor.start)
         num_read = stream.readinto(array.reshape(-1).view(np.uint8)) if array.size else 0

@@ -120,7 +120,7 @@ def _read_summary(target: Path) -> dict:
     try:
         summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
         summary["fingerprint"].keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
     return summary
 

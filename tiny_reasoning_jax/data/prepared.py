@@ -191,36 +191,66 @@ class PreparedSplit:
         """
         try:
             shards = json.loads((folder / "shards.json").read_text(encoding="utf-8"))
-            ends = list(itertools.accumulate(shard["examples"] for shard in shards))
+            ends = list(itertools.accumulate(_check_shard(number, shard) for number, shard in enumerate(shards)))
             mode = "r" if shards else None  # an empty file cannot be mapped
-            # As plain views: indexing an np.memmap costs microseconds more.
-            index = {name: np.asarray(np.load(folder / f"{name}.npy", mmap_mode=mode)) for name in _INDEX}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            index = {name: _load_column(folder / f"{name}.npy", mode, dtype) for name, dtype in _INDEX.items()}
+        # MemoryError: an array that announces more than there is; it is not mapped where there are no examples.
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
             raise _damaged(folder, str(error)) from error
         num_examples = ends[-1] if ends else 0
         for name, column in index.items():
             if len(column) != num_examples:
                 raise _damaged(folder, f"{name}.npy has {len(column):,} examples, the shards have {num_examples:,}")
+        lengths, prompt_lengths = index["lengths"], index["prompt_lengths"]
+        if num_examples and (prompt_lengths.min() < 0 or not (prompt_lengths < lengths).all()):
+            raise _damaged(folder, "an example is not longer than its prompt")
         return cls(folder, index, [_open_shard(folder, shard) for shard in shards], ends)
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def read(self, examples: Sequence[int]) -> list[tuple[str, np.ndarray]]:
-        """Returns (id, tokens int32 [lengths[i]], read-only) of each example i, in the order asked for."""
+        """Returns (id, tokens int32 [lengths[i]], read-only) of each example i, in the order asked for.
+
+        Raises:
+          UserError: a record is damaged, or has another length than the index says.
+        """
         found = []
         with self._lock:  # a reader has one place
             for example in examples:
                 shard = bisect.bisect_right(self._ends, example)
                 reader = self._readers[shard]
-                reader.seek(int(example) - (self._ends[shard - 1] if shard else 0))
-                record = reader.read()
-                begin = _ID_BYTES + int.from_bytes(record[:_ID_BYTES], "little")
-                found.append((record[_ID_BYTES:begin].decode(), np.frombuffer(record, "<i4", offset=begin)))
+                try:
+                    reader.seek(int(example) - (self._ends[shard - 1] if shard else 0))
+                    record = reader.read()
+                    begin = _ID_BYTES + int.from_bytes(record[:_ID_BYTES], "little")
+                    name, tokens = record[_ID_BYTES:begin].decode(), np.frombuffer(record, "<i4", offset=begin)
+                    if len(tokens) != self.lengths[example]:
+                        raise ValueError(f"{len(tokens):,} tokens, the index says {self.lengths[example]:,}")
+                except (ValueError, RuntimeError, IndexError) as error:  # RuntimeError: array_record, a false checksum
+                    what = f"example {int(example):,} in tokens-{shard:05d}.array_record ({str(error)[:300]})"
+                    raise _damaged(self._folder, what) from error
+                found.append((name, tokens))
         return found
 
     def __reduce__(self):
         return PreparedSplit.load, (self._folder,)
+
+
+def _check_shard(number: int, shard: dict) -> int:
+    """Returns a shard's number of examples; raises ValueError where its entry is not one that `SplitWriter` makes."""
+    if shard["file"] != f"tokens-{number:05d}.array_record":  # no other name: nothing outside the folder is opened
+        raise ValueError(f"shard {number} of shards.json is {str(shard['file'])[:80]!r}")
+    if not all(type(shard[key]) is int and shard[key] >= 0 for key in ("examples", "bytes")):
+        raise ValueError(f"shard {number} of shards.json has no proper number of examples and bytes")
+    return shard["examples"]
+
+
+def _load_column(path: Path, mode: str | None, dtype: np.dtype) -> np.ndarray:
+    column = np.load(path, mmap_mode=mode, allow_pickle=False)
+    if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype != dtype:
+        raise ValueError(f"{path.name} is no list of {np.dtype(dtype).name}")
+    return np.asarray(column)  # a plain view: indexing an np.memmap costs microseconds more
 
 
 def _open_shard(folder: Path, shard: dict) -> ArrayRecordReader:

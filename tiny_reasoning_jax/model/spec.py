@@ -4,9 +4,14 @@ Only dense Qwen3 is supported. Anything in a config that we would silently compu
 """
 
 import dataclasses
+import math
 from typing import Any
 
 from tiny_reasoning_jax.errors import UserError
+
+# No dense Qwen3 comes near (the largest: 64 layers, 25,600 wide inside, 151,936 entries). What is beyond is a damaged
+# or hostile file, and is refused before anything is counted out or allocated.
+MAX_LAYERS, MAX_SIZE, MAX_VOCAB = 1000, 2**20, 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +47,14 @@ class ModelSpec:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, bool) and value <= 0:
+            largest = {"num_hidden_layers": MAX_LAYERS, "vocab_size": MAX_VOCAB}.get(field.name, MAX_SIZE)
+            largest = math.inf if field.name == "max_position_embeddings" else largest
+            if not isinstance(value, bool) and not value > 0:
                 raise UserError(f"model {field.name}={value} must be above 0")
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"model {field.name}={value} must be a finite number")
+            if type(value) is int and value > largest:
+                raise UserError(f"model {field.name}={value} is too large: up to {largest} is read; mend config.json")
         if self.num_attention_heads % self.num_key_value_heads:
             raise UserError(
                 f"num_attention_heads={self.num_attention_heads} is not divisible by "
@@ -69,7 +80,7 @@ def parse_hf_config(config: dict[str, Any]) -> ModelSpec:
     """
     if config.get("model_type") != "qwen3":
         raise UserError(
-            f"model_type={config.get('model_type')!r} is not supported; only dense Qwen3 (model_type 'qwen3') is"
+            f"model_type={_show(config.get('model_type'))} is not supported; only dense Qwen3 (model_type 'qwen3') is"
         )
     _refuse_unsupported(config)
     required = (
@@ -79,20 +90,53 @@ def parse_hf_config(config: dict[str, Any]) -> ModelSpec:
     missing = [key for key in required if config.get(key) is None]
     if missing:
         raise UserError(f"config.json lacks {', '.join(missing)}; take the file that came with the weights")
+    tied = config.get("tie_word_embeddings")
+    if not isinstance(tied, bool | None):
+        raise UserError(f"config.json: tie_word_embeddings={_show(tied)} must be true or false")
     return ModelSpec(
-        **{key: int(config[key]) for key in required},
+        **{key: _integer(config, key) for key in required},
         rope_theta=_rope_theta(config),
         # transformers leaves a key out when it has the architecture's default; these are Qwen3's.
-        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-        tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-        max_position_embeddings=int(config.get("max_position_embeddings", 32_768)),
+        rms_norm_eps=_number(config.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+        tie_word_embeddings=bool(tied),
+        max_position_embeddings=_integer(config, "max_position_embeddings", 32_768),
     )
+
+
+def _integer(config: dict[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if type(value) is not int:
+        raise UserError(f"config.json: {key}={_show(value)} must be a whole number; take the file of the weights")
+    return value
+
+
+def _number(value: Any, key: str) -> float:
+    try:
+        if type(value) in (int, float):
+            return float(value)
+    except OverflowError:
+        pass
+    raise UserError(f"config.json: {key}={_show(value)} must be a number; take the file that came with the weights")
+
+
+def _show(value: Any) -> str:
+    """A value of a foreign file for a message, short whatever it is."""
+    return f"a JSON {type(value).__name__}" if isinstance(value, list | dict) else f"{value!r:.80}"
+
+
+def _object(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key) or {}
+    if not isinstance(value, dict):
+        raise UserError(
+            f"config.json: {key}={_show(value)} must be an object; take the file that came with the weights"
+        )
+    return value
 
 
 def _rope_theta(config: dict[str, Any]) -> float:
     """Theta from transformers 5's `rope_parameters` or 4's `rope_theta`; when both are there they must agree."""
-    values = [config.get("rope_theta"), (config.get("rope_parameters") or {}).get("rope_theta")]
-    known = {float(value) for value in values if value is not None}
+    values = [config.get("rope_theta"), _object(config, "rope_parameters").get("rope_theta")]
+    known = {_number(value, "rope_theta") for value in values if value is not None}
     if len(known) != 1:
         raise UserError(
             f"rope_theta is {'given twice and differs' if known else 'missing'} in config.json (rope_theta={values[0]},"
@@ -104,17 +148,18 @@ def _rope_theta(config: dict[str, Any]) -> float:
 def _refuse_unsupported(config: dict[str, Any]) -> None:
     problems = []
     for key in ("rope_scaling", "rope_parameters"):
-        rope = config.get(key) or {}
+        rope = _object(config, key)
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
-            problems.append(f"{key} of type {kind!r}")
-    layer_types = set(config.get("layer_types") or ["full_attention"])
-    if config.get("use_sliding_window") or layer_types != {"full_attention"}:
-        problems.append(f"sliding window attention (layer_types {sorted(layer_types)})")
+            problems.append(f"{key} of type {_show(kind)}")
+    layer_types = config.get("layer_types") or ["full_attention"]
+    others = [_show(kind) for kind in layer_types if kind != "full_attention"] if isinstance(layer_types, list) else []
+    if config.get("use_sliding_window") or others or not isinstance(layer_types, list):
+        problems.append(f"sliding window attention (layer_types {', '.join(sorted(set(others))[:5]) or 'unknown'})")
     if config.get("attention_bias"):
         problems.append("attention_bias=true")
     if config.get("hidden_act", "silu") != "silu":
-        problems.append(f"hidden_act={config['hidden_act']!r}")
+        problems.append(f"hidden_act={_show(config['hidden_act'])}")
     if config.get("quantization_config"):
         problems.append("quantized weights")
     if problems:

@@ -5,11 +5,14 @@
                       step, model_config, generation_config, base_model); training adds `state` and `data`
                       beside them
 
-It reads single parameters without reading the others, and refuses a step that was not committed whole.
+It reads single parameters without reading the others, and refuses a step that was not committed whole, and one that
+announces more than its files can hold.
 """
 
 import contextlib
 import dataclasses
+import json
+import math
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,6 +39,9 @@ CARRIED_FILES = (
 ITEMS = ("params", "meta")
 # Bytes of arrays that Orbax may have in flight to the disk; it wants more than the largest array has.
 _MIN_BYTES_IN_FLIGHT = 256 * 2**20
+# Parameters are written uncompressed, but for blocks of zeros, which are left out, and what others compress. Beyond
+# this times the size of the files, plus some, a shape is a claim to memory and not data.
+_MAX_EXPANSION, _SMALL_BYTES = 64, 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +66,25 @@ def copy_carried_files(source: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in CARRIED_FILES:
         if (source / name).is_file():
+            require_own(source / name)
             shutil.copyfile(source / name, folder / name)
+
+
+def require_own(path: Path) -> None:
+    """Refuses a link that leads out of its folder: what it points to would be carried into an export unseen.
+
+    Links within the folder are fine, and those of the hub's cache, which lead to the `blobs` beside its snapshots.
+
+    Raises:
+      UserError: it leads elsewhere.
+    """
+    if not path.is_symlink():
+        return
+    home, target = path.parent.resolve(), path.resolve()
+    if not target.is_relative_to(home) and not target.is_relative_to(home.parent.parent / "blobs"):
+        raise UserError(
+            f"{path} is a link out of its folder, to {target}; put the file itself there if it belongs to it"
+        )
 
 
 def save_params(
@@ -110,10 +134,12 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
         raise UserError(_damaged(step_folder, why, others))
     with _explain_damage(step_folder, others):
         meta = _restore(ocp.JsonCheckpointHandler(), step_folder / "meta", ocp.args.JsonRestore())
+        _check_meta(meta)
         handler = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(step_folder.absolute() / "params").tree
         handler.close()
-    shapes = {name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for name, leaf in tree.items()}
+        shapes = {name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for name, leaf in tree.items()}
+        _check_size(step_folder / "params", shapes)
     tokenizer_folder = step_folder.parent / "tokenizer"
     return OpenCheckpoint(step_folder, meta, shapes, tokenizer_folder if tokenizer_folder.is_dir() else None)
 
@@ -151,6 +177,23 @@ def restore_params(
         return _restore(ocp.PyTreeCheckpointHandler(), opened.step_folder / "params", args)
 
 
+def _check_meta(meta: Any) -> None:
+    """Raises ValueError where a meta lacks what every reader of it takes for granted, or cannot be written again."""
+    kinds = {"step": int, "model_config": dict, "generation_config": dict | None, "base_model": str}
+    wrong = [key for key, kind in kinds.items() if not isinstance(meta, dict) or not isinstance(meta.get(key), kind)]
+    if wrong or "generation_config" not in meta:
+        raise ValueError(f"its meta has no proper {', '.join(wrong) or 'generation_config'}")
+    json.dumps(meta, ensure_ascii=False).encode()
+
+
+def _check_size(folder: Path, shapes: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises ValueError where the announced shapes are out of all proportion to the files that should hold them."""
+    announced = sum(math.prod(shape.shape) * shape.dtype.itemsize for shape in shapes.values())
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    if announced > _MAX_EXPANSION * there + _SMALL_BYTES:
+        raise ValueError(f"it announces {announced:,} bytes of parameters and its files have {there:,}")
+
+
 def _restore(handler, folder: Path, args):
     with ocp.Checkpointer(handler) as checkpointer:
         return checkpointer.restore(folder.absolute(), args=args)
@@ -158,16 +201,19 @@ def _restore(handler, folder: Path, args):
 
 def committed_steps(root: Path) -> list[int]:
     """Steps under `root` whose save was finished, in no order."""
-    folders = [folder for folder in root.iterdir() if folder.is_dir() and folder.name.isdecimal()]
+    folders = [f for f in root.iterdir() if f.name.isascii() and f.name.isdecimal() and f.is_dir()]
     return [int(folder.name) for folder in folders if ocp.path.step.is_path_finalized(folder.absolute())]
 
 
 @contextlib.contextmanager
 def _explain_damage(step_folder: Path, others: list[int]):
-    """Turns what Orbax raises on unreadable files into a message for the user."""
+    """Turns what Orbax raises on unreadable files into a message for the user.
+
+    Orbax and those below it raise unrelated types; nothing of ours runs in there but the checks of what they gave.
+    """
     try:
         yield
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip()[:300]}"
         raise UserError(_damaged(step_folder, why, others)) from error
 
