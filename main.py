@@ -19,7 +19,7 @@ from ml_collections import config_dict, config_flags  # noqa: E402
 
 from configs import base  # noqa: E402
 from tiny_reasoning_jax import stages  # noqa: E402
-from tiny_reasoning_jax.errors import UserError  # noqa: E402
+from tiny_reasoning_jax.errors import INTERRUPTED, STOPPED, ShortageError, UserError  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny."
@@ -40,7 +40,8 @@ def main(argv):
         logger.propagate = False
     if {"grade", "train", "eval"} & set(CONFIG.value.stages.split(",")):  # the others need no accelerator
         xla.start()
-    stages.run(config_dict.FrozenConfigDict(CONFIG.value))
+    if not stages.run(config_dict.FrozenConfigDict(CONFIG.value)):
+        sys.exit(STOPPED)
 
 
 def parse_flags(argv):
@@ -62,17 +63,17 @@ if __name__ == "__main__":
         app.run(main, flags_parser=parse_flags)
     except KeyboardInterrupt:
         print("interrupted; run the same command again, it goes on from what is saved", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(error.exit_code)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         print(f"error: {xla.explain_out_of_memory(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(ShortageError.exit_code)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         print(f"error: {error}; make room and run the same command again, it goes on from there", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(ShortageError.exit_code)

@@ -15,7 +15,7 @@ ALLOWED = {
     "answers": {"answers", "errors"},
     "data": {"data", "answers", "errors", "progress"},
     "model": {"model", "errors"},
-    "train": {"data", "model", "train", "errors", "progress", "workdir"},
+    "train": {"data", "model", "train", "errors", "events", "progress", "workdir"},
     "sampling": {"data", "device", "model", "sampling", "errors"},
     "eval": {"data", "model", "sampling", "eval", "answers", "errors", "progress", "workdir"},
     "convert": {"model", "errors", "progress"},

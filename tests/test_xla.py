@@ -83,6 +83,6 @@ sys.argv = ["main.py", "--config", "configs/reason.py:tiny"]
 runpy.run_path("main.py", run_name="__main__")
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert ended.returncode == 2
+    assert ended.returncode == 3
     assert "error: the device ran out of memory" in ended.stderr and "train.remat=full" in ended.stderr
     assert "Traceback" not in ended.stderr

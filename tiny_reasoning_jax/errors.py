@@ -1,9 +1,45 @@
-"""The one exception that a user's input can cause."""
+"""What a run refuses: one class for each exit code, so that a script that started it knows what kind of help it needs.
+
+`main.py` and the converter print these without a traceback; any other exception is our defect and keeps its own.
+"""
+
+# Told to stop by SIGTERM or Ctrl-C, and everything is saved: the same command goes on. EX_TEMPFAIL of sysexits.h.
+STOPPED = 75
+# A second Ctrl-C, which saves nothing more: 128 + SIGINT, as shells have it.
+INTERRUPTED = 130
 
 
 class UserError(ValueError):
-    """A mistake the user can mend. The message says the value, the limit and the remedy.
+    """A mistake the user can mend. The message says what was found, what was expected, and what to do."""
 
-    `main.py` and the converter print it without a traceback and exit with code 2; any other exception is our defect and
-    keeps its traceback.
-    """
+    exit_code = 2
+
+
+class ShortageError(UserError):
+    """Disk, memory or the card does not suffice; nothing is wrong with the run."""
+
+    exit_code = 3
+
+
+class DamagedError(UserError):
+    """Files are not what was written: cut off, changed or missing."""
+
+    exit_code = 4
+
+
+class OtherRunError(UserError):
+    """The folder is another run's, another process works in it, or what the run was begun with has changed."""
+
+    exit_code = 5
+
+
+class NumericsError(UserError):
+    """A loss or a gradient is not finite, or the loss diverges."""
+
+    exit_code = 6
+
+
+class StalledError(UserError):
+    """A stage, or a process that feeds it, has made no progress for longer than it may."""
+
+    exit_code = 7

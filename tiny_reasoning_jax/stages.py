@@ -6,6 +6,8 @@ Each stage reads only what earlier ones left in the workdir, finds out what is a
 import contextlib
 import importlib.metadata
 import json
+import os
+import platform
 import shutil
 import signal
 import threading
@@ -17,7 +19,7 @@ from ml_collections import FrozenConfigDict
 
 from convert import from_hf, hf_folder, to_hf
 from convert.card import Card
-from tiny_reasoning_jax import eval_stage
+from tiny_reasoning_jax import eval_stage, events
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data import pipeline, prepare
 from tiny_reasoning_jax.data.gather import parse_weights
@@ -47,8 +49,11 @@ from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import create_state
 
 
-def run(config: FrozenConfigDict) -> None:
+def run(config: FrozenConfigDict) -> bool:
     """Runs config.stages; what an earlier session has finished is not done again.
+
+    Returns:
+      True; False if it was told to stop, and has saved what is needed to go on.
 
     Raises:
       UserError: whatever the user can mend; nothing already saved is lost.
@@ -63,20 +68,28 @@ def run(config: FrozenConfigDict) -> None:
     _refuse_too_large(this)
     with rundir.locked(this.workdir):
         rundir.claim(this.workdir, json.loads(config.to_json()))
-        _run_stages(this)
+        events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
+        try:
+            finished = _run_stages(this)
+        except UserError as error:
+            events.record(this.workdir, "refusal", exit_code=error.exit_code, message=str(error))
+            raise
+        events.record(this.workdir, "end", finished=finished)
+        return finished
 
 
-def _run_stages(this: Run) -> None:
+def _run_stages(this: Run) -> bool:
     worked = False
     for stage in this.config.stages.split(","):
         outcome = STAGES[stage](this)
         if outcome is None:
-            return  # told to stop, and it has said so
+            return False  # told to stop, and it has said so
         worked |= outcome
     if worked or not (this.workdir / "report.html").exists():
         print(f"report: {write_report(this.workdir)}")
     else:
         print(f"this run is finished: nothing to do, nothing changed; its report is {this.workdir}/report.html")
+    return True
 
 
 def _refuse_too_large(this: Run) -> None:
@@ -141,9 +154,10 @@ def _train(this: Run) -> bool | None:
         batches = _make_batches(this)
         if data_state is not None:
             batches.set_state(data_state)
+            events.record(this.workdir, "resume", step=latest)
         rows = config.train.batch_size // config.train.accum_steps
         validation = PreparedSplit.load(this.workdir / "data" / "validation")
-        with contextlib.closing(batches), _stop_on_signal() as stop:
+        with contextlib.closing(batches), _stop_on_signal(this.workdir) as stop:
             loop.train(
                 config,
                 model_def,
@@ -228,6 +242,9 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
 class _stop_on_signal:
     """Within it SIGTERM and the first Ctrl-C ask for a stop after the current step; a second Ctrl-C interrupts."""
 
+    def __init__(self, workdir: Path):
+        self.workdir = workdir
+
     def __enter__(self) -> threading.Event:
         self.stop, self.before = threading.Event(), {}
 
@@ -235,6 +252,7 @@ class _stop_on_signal:
             if self.stop.is_set():
                 raise KeyboardInterrupt
             self.stop.set()
+            events.record(self.workdir, "signal", name=signal.Signals(number).name)
 
         if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
             self.before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}

@@ -3,11 +3,13 @@
 import contextlib
 import fcntl
 import json
+import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import OtherRunError, ShortageError, UserError
 
 LOCK = ".lock"
 # Keys that decide what the run is. A session with others would go on with a different experiment under the same name.
@@ -37,11 +39,11 @@ def identity(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_other(was: dict[str, Any], now: dict[str, Any], where: Path) -> None:
-    """Raises UserError with every key in which two identities differ."""
+    """Raises OtherRunError with every key in which two identities differ."""
     differing = [key for key in sorted(was | now) if was.get(key) != now.get(key)]
     if differing:
         changes = "; ".join(f"{key} was {was.get(key)!r}, is now {now.get(key)!r}" for key in differing)
-        raise UserError(
+        raise OtherRunError(
             f"{where} belongs to another run: {changes}. Go back to those values, or start a run of its own with "
             f"--config.workdir=<another folder>"
         )
@@ -51,7 +53,7 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
     """Makes workdir this run's own and writes config.json; on a later session notes what has changed.
 
     Raises:
-      UserError: the folder belongs to a run with another identity.
+      OtherRunError: the folder belongs to a run with another identity.
     """
     path = workdir / "config.json"
     config = {key: value for key, value in config.items() if key != "recipe"}  # how it was chosen, not what it is
@@ -71,8 +73,12 @@ def claim(workdir: Path, config: dict[str, Any]) -> None:
 def locked(workdir: Path):
     """Creates the folder and keeps it to this process: two runs in one folder would mix their checkpoints.
 
+    The lock is the kernel's: it goes with the process that holds it, however that ends, so that none is ever stale. The
+    file says whose it is.
+
     Raises:
-      UserError: the folder is no run's, cannot be made, or another process works in it.
+      UserError: the folder is no run's or cannot be made.
+      OtherRunError: another process works in it.
     """
     ours = (workdir / "config.json").exists()
     if not ours and workdir.is_dir() and any(e.name not in (LOCK, "config.json.tmp") for e in workdir.iterdir()):
@@ -82,7 +88,7 @@ def locked(workdir: Path):
         )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK).open("a")
+        lock = (workdir / LOCK).open("a+")
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
         raise UserError(
             f"cannot create {workdir}: {error.strerror}; choose another with --config.workdir=<folder>"
@@ -91,10 +97,14 @@ def locked(workdir: Path):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"another process is at work in {workdir}; wait for it, or choose another folder with "
-                f"--config.workdir=<folder>"
+            lock.seek(0)
+            raise OtherRunError(
+                f"another process is at work in {workdir}: {lock.read().strip() or 'it has not said which'}; wait for "
+                f"it, or choose another folder with --config.workdir=<folder>"
             ) from error
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {platform.node()}\n")
+        lock.flush()
         yield
 
 
@@ -106,10 +116,10 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def require_disk(folder: Path, num_bytes: int, what: str) -> None:
-    """Raises UserError unless `num_bytes` are free where `folder` is."""
+    """Raises ShortageError unless `num_bytes` are free where `folder` is."""
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
-        raise UserError(
+        raise ShortageError(
             f"{what} needs {num_bytes / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free; make room, lower "
             f"checkpoint.keep, or choose another disk with --config.workdir=<folder>"
         )

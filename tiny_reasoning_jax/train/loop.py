@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from tiny_reasoning_jax import events
 from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.data.problems import DIFFICULTIES
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.train import losses
@@ -61,14 +62,14 @@ class Recorder:
           measure: gives what to write beside them (see `_measure`); its time does not count as the step's.
 
         Raises:
-          UserError: its loss or gradient was not finite.
+          NumericsError: its loss or gradient was not finite.
         """
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
         loss, grad_norm, finite = (float(x) for x in jax.device_get(pending.metrics))
         if not finite:
-            raise UserError(_non_finite(pending, loss, grad_norm))
+            raise NumericsError(_non_finite(pending, loss, grad_norm))
         now, of_difficulty = time.monotonic(), pending.batch.difficulty_tokens
         line = {
             "step": pending.step,
@@ -141,7 +142,7 @@ def train(
       state: where to begin; its buffers are taken over.
       batches: from `make_train_iterator`, positioned at state.step (get_state and observe are called on it).
       checkpoints: where to save, every checkpoint.every_steps and at the end.
-      workdir: folder of metrics.jsonl.
+      workdir: folder of metrics.jsonl and events.jsonl.
       meta: what to store beside every checkpoint.
       validation: batches for the validation loss, every train.validate_every_steps and at the end.
       probe: gives, at the same steps, the pass rate of each difficulty, [5], NaN where none was asked; they go into the
@@ -149,7 +150,7 @@ def train(
       should_stop: asked after every step; True saves and returns.
 
     Raises:
-      UserError: a non-finite loss or gradient, with the step and the ids of its examples.
+      NumericsError: a non-finite loss or gradient, with the step and the ids of its examples.
     """
     optimizer = make_optimizer(config.train)
     train_step = make_train_step(model_def, optimizer, config.train)
@@ -174,6 +175,7 @@ def train(
                 if stop or step == end or step % config.checkpoint.every_steps == 0:
                     recorder.flush()
                     checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})
+                    events.record(workdir, "save", step=step)
                 if stop:
                     progress.say(f"stopped at step {step}, which is saved; the same command goes on from here")
                     break

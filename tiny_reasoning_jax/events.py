@@ -1,0 +1,41 @@
+"""What happened to a run, and when: workdir/events.jsonl, one JSON object a line.
+
+Every line has `time` (UTC, ISO 8601) and `event`: "start" and "end" of a session, "resume" (with the step), "save" (a
+checkpoint of this step was begun), "signal", "refusal" (with the message and the exit code).
+"""
+
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+FILE = "events.jsonl"
+
+
+def record(workdir: Path, event: str, **facts: Any) -> None:
+    """Appends one event; on its own line even if a killed process has left half of one.
+
+    Raises:
+      OSError: the disk is full.
+    """
+    line = {"time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "event": event, **facts}
+    with (workdir / FILE).open("a+b") as file:
+        if file.tell():
+            file.seek(-1, 2)
+            torn = file.read(1) != b"\n"
+            file.write(b"\n" if torn else b"")
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def load_events(workdir: Path) -> list[dict[str, Any]]:
+    """All whole events, oldest first; none if the run is older than this file."""
+    path = workdir / FILE
+    if not path.exists():
+        return []
+    events = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            events.append(json.loads(line))
+        except ValueError:  # half a line of a killed process, or the end of the file
+            continue
+    return events
