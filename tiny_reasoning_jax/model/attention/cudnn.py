@@ -6,14 +6,15 @@ grouped heads read other tokens' keys and say nothing. Its two primitives below 
 given. They are bound here, with offsets computed here: right in every version, nothing of JAX is patched, and what
 the wrapper asks of the attached device stays out of the way of compiling for another card.
 
-What cuDNN is told: sequences, each an offset in elements into the whole of q, k and v, and a length. It takes them from
-a list whose size is static, `slots_per_row` for each row, pooled over all rows of a micro-batch, and for each slot, used
-or not, XLA has it lay out (and clear, in the backward pass) a workspace for a sequence as long as a row: see
-`workspace_bytes`. A list long enough for the shortest examples would take many GB. So the list is short, and a
+What cuDNN is told: sequences, each by an offset in elements into the whole of q, k and v, and a length. It takes them
+from a list whose size is static, `slots_per_row` for each row, pooled over all rows of a micro-batch. For each slot,
+used or not, it lays out a workspace for a sequence as long as a row, and clears it in the backward pass: see
+`workspace_bytes`. A list long enough for the shortest examples would take many GiB. So the list is short, and a
 micro-batch with more segments than slots takes several passes, as many as it needs and no more: the result is the same,
-each pass costs its clearing, and the loop one look of the host at a number on the device. Its source, besides JAX's
-fused_attention_stablehlo.py: XLA's cuda_dnn.cc (GetCudnnFlashAttention*OperationGraph) and cudnn-frontend's
-scaled_dot_product_flash_attention.h. Not measured on a GPU.
+and each pass costs its clearing, the merging of its results, and a look of the host at a number on the device.
+
+Sources, besides JAX's fused_attention_stablehlo.py: XLA's cuda_dnn.cc (GetCudnnFlashAttention*OperationGraph), and
+cudnn-frontend's scaled_dot_product_flash_attention.h. Not measured on a GPU.
 """
 
 import functools
@@ -44,8 +45,8 @@ def attend(
       k: keys, as the values with K heads of which N is a multiple.
       v: values.
       segment_ids: who belongs together.
-      slots_per_row: sequences of one pass over the micro-batch, divided by its rows; at least 2. With 4 the mean example
-        of a single pass is a quarter of a row, which traces of reasoning reach.
+      slots_per_row: sequences of one pass over the micro-batch, divided by its rows; at least 2. With 4 one pass
+        suffices for examples of a quarter of a row on average, which traces of reasoning reach.
 
     Raises:
       UserError: a dtype, a head width or a size that cuDNN does not take.
