@@ -41,7 +41,7 @@ setup(
         "mpmath>=1.3",  # 100 digits where an answer is not rational; math-verify needs it as well
         "huggingface_hub",  # downloads of hub ids, and nothing else
         "tokenizers>=0.21",  # trains the byte-level BPE of the offline default
-        "jinja2>=3.1",  # chat templates; transformers leaves it optional
+        "jinja2>=3.1.6",  # chat templates, in its sandbox without the known ways out; transformers leaves it optional
         "tensorboardX>=2.6",  # TensorBoard events without TensorFlow
         "pyyaml>=6",  # front matter of the model card
         "rensa>=0.5,<0.6",  # MinHash in Rust: 2 us a prompt where datasketch takes 170; releases may change signatures

@@ -23,6 +23,7 @@ from convert import hf_folder, mapping, tensor_files
 from convert.from_hf import load_hf, open_tensors, read_bfloat16, run_command
 from convert.to_hf import check_params
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import read_json
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
@@ -82,7 +83,7 @@ def _check_config(folder: Path, spec: ModelSpec) -> str:
     """transformers reads the same shape from config.json as we do."""
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     rope = getattr(config, "rope_parameters", None) or {}
     theirs = {"rope_theta": rope.get("rope_theta", getattr(config, "rope_theta", None))}
     ours = {"rope_theta": spec.rope_theta}
@@ -101,14 +102,14 @@ def _check_tokenizer(folder: Path, spec: ModelSpec) -> str:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # tokenizers raises a plain Exception for a damaged file
         raise UserError(f"it cannot be read: {(str(error) or type(error).__name__).splitlines()[0]}") from error
     if len(tokenizer) > spec.vocab_size:
         raise UserError(f"{len(tokenizer)} entries, and the embedding has {spec.vocab_size} rows")
     template, inline = folder / "chat_template.jinja", None
     if (folder / "tokenizer_config.json").is_file():
-        inline = tensor_files.read_json(folder / "tokenizer_config.json").get("chat_template")
+        inline = read_json(folder / "tokenizer_config.json").get("chat_template")
     if inline is not None and template.is_file() and template.read_bytes() != inline.encode():
         raise UserError("chat_template.jinja and the template in tokenizer_config.json are different texts")
     where = "with a chat template" if tokenizer.chat_template else "WITHOUT a chat template"
@@ -142,7 +143,7 @@ def _check_files(folder: Path, spec: ModelSpec) -> str:
             problems.append(f"{file.name} does not say format=pt in its header, transformers 4 refuses it")
     stored = sum(tensor.stop - tensor.start for tensors, _ in headers.values() for tensor in tensors.values())
     if (folder / tensor_files.INDEX_FILE).is_file():
-        index = tensor_files.read_json(folder / tensor_files.INDEX_FILE)
+        index = read_json(folder / tensor_files.INDEX_FILE)
         total_size = (index.get("metadata") or {}).get("total_size")
         # Official checkpoints count a tied head once although they store it twice.
         if total_size not in (stored, 2 * spec.num_parameters):
@@ -258,7 +259,9 @@ def _run_transformers(folder: Path, prompt: np.ndarray, num_greedy: int) -> tupl
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, attn_implementation="eager").float()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, attn_implementation="eager"
+    ).float()
     model.eval()
     tokens = torch.from_numpy(prompt)[None]
     with torch.no_grad():

@@ -11,6 +11,7 @@ from typing import Any
 
 from convert import tensor_files
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import read_json
 from tiny_reasoning_jax.model.store import CARRIED_FILES
 from tiny_reasoning_jax.progress import Progress
 
@@ -58,7 +59,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     Raises:
       UserError: missing or damaged.
     """
-    return tensor_files.read_json(folder / CONFIG)
+    return read_json(folder / CONFIG)
 
 
 def read_generation_config(folder: Path) -> dict[str, Any] | None:
@@ -68,7 +69,7 @@ def read_generation_config(folder: Path) -> dict[str, Any] | None:
       UserError: damaged.
     """
     path = folder / GENERATION_CONFIG
-    return tensor_files.read_json(path) if path.is_file() else None
+    return read_json(path) if path.is_file() else None
 
 
 def special_token_ids(tokenizer_folder: Path) -> dict[str, int]:
@@ -80,14 +81,14 @@ def special_token_ids(tokenizer_folder: Path) -> dict[str, int]:
     config_path, path = tokenizer_folder / "tokenizer_config.json", tokenizer_folder / "tokenizer.json"
     ids = {}
     if path.is_file():
-        added = tensor_files.read_json(path).get("added_tokens") or []
+        added = read_json(path).get("added_tokens") or []
         ids = _read_ids(path, lambda: {token["content"]: token["id"] for token in added})
     elif not config_path.is_file():
         raise UserError(
             f"no tokenizer in {str(tokenizer_folder)!r}: put tokenizer.json and tokenizer_config.json there"
         )
     if config_path.is_file():
-        more = tensor_files.read_json(config_path).get("added_tokens_decoder") or {}
+        more = read_json(config_path).get("added_tokens_decoder") or {}
         ids |= _read_ids(config_path, lambda: {token["content"]: int(token_id) for token_id, token in more.items()})
     return ids
 

@@ -18,12 +18,12 @@ import ml_dtypes
 import numpy as np
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import read_json
 
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F16": np.dtype(np.float16), "F32": np.dtype(np.float32)}
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The format allows 100 MB; parsed, such a header can take 25 times as much. The largest dense Qwen3 has 80 kB.
 MAX_HEADER_BYTES = 16 * 2**20
-MAX_JSON_BYTES = 64 * 2**20  # the largest JSON file of a Qwen3 folder, tokenizer.json, has 11 MB
 MAX_AXES = 8
 _NAMED = 100  # of many problems, how many a message names
 
@@ -42,28 +42,6 @@ def name_some(problems: list[str]) -> str:
     """The problems in one text; of very many, which a hostile file can have, the first hundred and their number."""
     more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
     return "; ".join(problem[:300] for problem in problems[:_NAMED]) + more
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Parses a JSON file.
-
-    Raises:
-      UserError: missing, too large, or not a JSON object in UTF-8.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is no file; give the folder that holds a whole Hugging Face model")
-    try:
-        if (size := path.stat().st_size) > MAX_JSON_BYTES:
-            raise ValueError(f"{size:,} bytes, and no such file has more than {MAX_JSON_BYTES:,}")
-        content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # JSON can spell half of a surrogate pair, no file can hold it
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not JSON ({error}); fetch the file again") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable, or fetch it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a JSON {type(content).__name__}, an object was expected; fetch the file again")
-    return content
 
 
 def list_files(folder: Path) -> list[Path]:

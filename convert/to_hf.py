@@ -20,6 +20,7 @@ from convert import hf_folder, mapping, tensor_files
 from convert.card import Card, make_card
 from convert.from_hf import run_command
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import read_json
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
 
@@ -141,7 +142,7 @@ def make_generation_config(source: dict[str, Any] | None, end_ids: tuple[int, in
 def _complete_tokenizer(folder: Path) -> None:
     """Adds files that only some readers look for, from tokenizer_config.json; touches none that exists."""
     path = folder / "tokenizer_config.json"
-    config = tensor_files.read_json(path) if path.is_file() else {}
+    config = read_json(path) if path.is_file() else {}
     template_path, special_path = folder / "chat_template.jinja", folder / "special_tokens_map.json"
     if isinstance(config.get("chat_template"), str) and not template_path.exists():
         template_path.write_bytes(config["chat_template"].encode())
@@ -182,7 +183,7 @@ def convert(checkpoint: str | Path, output: str | Path, on_tensor: hf_folder.OnT
 def _find_results(opened: store.OpenCheckpoint) -> dict[str, Any] | None:
     """The evaluation of a run's checkpoint, if the run lies around it and has evaluated this very step."""
     path = opened.step_folder.parent.parent / "eval" / "results.json"
-    results = tensor_files.read_json(path) if path.is_file() else {}
+    results = read_json(path) if path.is_file() else {}
     evaluated = results.get("after", {}).get("settings", {}).get("step")
     return results if evaluated == opened.meta["step"] else None
 

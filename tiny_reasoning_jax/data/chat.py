@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import re
 
+from tiny_reasoning_jax.data import template
 from tiny_reasoning_jax.data.problems import Problem
 from tiny_reasoning_jax.errors import UserError
 
@@ -153,11 +154,21 @@ def encode_texts(tokenizer, texts: list[str]) -> list[list[int]]:
 
     Encodes with the library underneath, which gives the same ids. transformers takes a tenth longer and warns of every
     text that is longer than the model.
+
+    Raises:
+      UserError: the tokenizer cannot cut a text; a damaged one may load and fail at the first.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # a tokenizer.json can ask to cut or fill up
     backend.no_padding()
-    return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    try:
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+    except BaseException as error:  # tokenizers raises plain Exceptions, and panics, which are not even that
+        if type(error) is not Exception and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(
+            f"tokenizer {tokenizer.name_or_path!r} cannot cut a text: {str(error)[:300]}; copy its files again"
+        ) from error
 
 
 def encode(tokenizer, problem: Problem) -> tuple[list[int], list[int]]:
@@ -187,14 +198,31 @@ def encode_batch(tokenizer, problems: list[Problem]) -> list[tuple[list[int], li
     return list(zip(ids[::2], ids[1::2], strict=True))
 
 
+def apply_template(tokenizer, messages: list[dict], **options: bool) -> str:
+    """Returns what the tokenizer's `apply_chat_template` gives as text, in bounded time and memory.
+
+    Raises:
+      UserError: the template cannot be rendered.
+    """
+    text = tokenizer.chat_template
+    if text == CHAT_TEMPLATE:  # ours; any other is a program that we do not know
+        return tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    if isinstance(text, dict):
+        text = text.get("default")
+    if not isinstance(text, str):
+        raise UserError(
+            f"the chat template of tokenizer {tokenizer.name_or_path!r} is no text, or several without a default; use "
+            "a tokenizer with Qwen3's template"
+        )
+    return template.render(text, tokenizer.name_or_path, messages, **tokenizer.special_tokens_map, **options)
+
+
 def _apply_template(tokenizer, prompt: str, reasoning: str, content: str) -> tuple[str, str]:
     """Returns the template's own render of the prompt, as the model is given it, and of the conversation."""
     user = {"role": "user", "content": prompt}
     messages = [user, {"role": "assistant", "reasoning_content": reasoning, "content": content}]
-    opened = tokenizer.apply_chat_template(
-        messages[:1], tokenize=False, add_generation_prompt=True, enable_thinking=True
-    )
-    return opened, tokenizer.apply_chat_template(messages, tokenize=False)
+    opened = apply_template(tokenizer, messages[:1], add_generation_prompt=True, enable_thinking=True)
+    return opened, apply_template(tokenizer, messages)
 
 
 @functools.lru_cache(maxsize=8)
@@ -209,9 +237,8 @@ def _find_frame(tokenizer) -> _Frame:
             f"conversation {whole!r}. Use a tokenizer with Qwen3's template"
         )
     before_prompt, after_prompt = opened.split(prompt)
-    without = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    user = {"role": "user", "content": prompt}
+    without = apply_template(tokenizer, [user], add_generation_prompt=True, enable_thinking=False)
     order = f"(.*){reasoning}(.*</think>.*){content}(.*?{re.escape(END_OF_TURN)}).*"
     found = re.fullmatch(order, whole[len(opened) :], re.DOTALL)
     if found is None or "<think>" not in after_prompt + found[1] or END_OF_TURN in found[1] + found[2]:

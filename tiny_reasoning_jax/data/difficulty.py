@@ -34,14 +34,14 @@ def load_grades(path: Path) -> dict[str, int]:
             'workdir, or --config.data.difficulty=source with data.grades="none"'
         )
     levels: dict[str, int] = {}
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 grade = json.loads(line)
                 levels[grade["id"]] = from_pass_rate(grade["correct"], grade["samples"])
-            except (ValueError, KeyError, TypeError, AssertionError) as error:
+            except (ValueError, KeyError, TypeError, AssertionError, RecursionError) as error:
                 raise UserError(
-                    f"data.grades={str(path)!r}, line {number}: {line[:80]!r} is no grade "
+                    f"data.grades={str(path)!r}, line {number}: {line[:80].decode(errors='replace')!r} is no grade "
                     '{"id", "correct", "samples"}; delete that line, or run the grade stage again'
                 ) from error
     if not levels:

@@ -266,8 +266,7 @@ def _compare_with_template(tokenizer, ids: list[int], trained: np.ndarray) -> st
     reply = {"role": "assistant", "reasoning_content": reasoning, "content": content}
     messages = [{"role": "user", "content": prompt}, reply]
     thinking = {"add_generation_prompt": True, "enable_thinking": True}
-    texts = [tokenizer.apply_chat_template(messages[:1], tokenize=False, **thinking)]
-    texts.append(tokenizer.apply_chat_template(messages, tokenize=False))
+    texts = [chat.apply_template(tokenizer, messages[:1], **thinking), chat.apply_template(tokenizer, messages)]
     opened, whole = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts)
     for place, token in enumerate(ids):
         if whole[place : place + 1] != [token]:

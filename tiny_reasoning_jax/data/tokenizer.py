@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from tiny_reasoning_jax.data.chat import CHAT_TEMPLATE, END_OF_TURN, SPECIAL_TOKENS
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import read_json, require_own, require_size
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -63,17 +64,48 @@ def load_tokenizer(source: str | Path):
       UserError: it cannot be found, fetched or read.
     """
     folder = find_tokenizer(source)
+    _refuse_odd_files(folder)
     import transformers  # takes seconds; a finished run should not wait for it
 
-    # tokenizer.json as it stands: AutoTokenizer takes the vocabulary out of it and builds the rest anew, more slowly.
+    # tokenizer.json as it stands: Qwen's own class takes the vocabulary out of it and builds the rest anew, more
+    # slowly. Never AutoTokenizer: the class would be the folder's to choose, with code of the folder's if need be.
     has_all = (folder / "tokenizer.json").is_file()
-    loader = transformers.PreTrainedTokenizerFast if has_all else transformers.AutoTokenizer
+    loader = transformers.PreTrainedTokenizerFast if has_all else transformers.Qwen2TokenizerFast
     try:
-        return loader.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # tokenizers raises a plain Exception for a damaged tokenizer.json
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        ids = tokenizer.get_vocab().values()
+        if max(ids, default=-1) >= len(tokenizer):  # the embedding's rows are counted by entries
+            raise ValueError(f"it has {len(tokenizer):,} entries, and one of them has id {max(ids):,}")
+        return tokenizer
+    except BaseException as error:
+        # tokenizers raises a plain Exception for a damaged tokenizer.json, and a panic that is not even one.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise UserError(
             f"the tokenizer in {str(folder)!r} cannot be read: {_first_line(error)}; copy its files again"
         ) from error
+
+
+def _refuse_odd_files(folder: Path) -> None:
+    """Refuses what no Qwen tokenizer has and what leads transformers to other files or classes than are carried along.
+
+    Raises:
+      UserError: a file is too large, leads out of the folder, or tokenizer_config.json asks for something else.
+    """
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            require_own(folder / name)
+            require_size(folder / name)
+    path = folder / "tokenizer_config.json"
+    config = read_json(path) if path.is_file() else {}
+    files, kind = config.get("fast_tokenizer_files"), config.get("tokenizer_class")
+    if files:
+        raise UserError(f"{path} names fast_tokenizer_files; only tokenizer.json is read: remove that key")
+    if not (folder / "tokenizer.json").is_file() and kind not in ("Qwen2Tokenizer", "Qwen2TokenizerFast", None):
+        raise UserError(
+            f"the tokenizer in {str(folder)!r} has no tokenizer.json and is a {str(kind)[:80]!r}; without that file "
+            "only Qwen2Tokenizer, which Qwen3 uses, is read: save it with transformers, which writes tokenizer.json"
+        )
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, folder: Path):
@@ -124,6 +156,7 @@ def copy_tokenizer(source_folder: Path, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in TOKENIZER_FILES:
         if (source_folder / name).is_file():
+            require_own(source_folder / name)
             shutil.copyfile(source_folder / name, folder / name)
 
 
@@ -181,5 +214,5 @@ def _download(hub_id: str) -> Path:
         ) from error
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]

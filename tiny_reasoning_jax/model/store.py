@@ -23,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.foreign import require_own
 
 # What is carried along unchanged from the folder where the weights came from to the one we export. Tokenizers
 # of Qwen3 consist of these files; readers differ in which of them they look at.
@@ -68,23 +69,6 @@ def copy_carried_files(source: Path, folder: Path) -> None:
         if (source / name).is_file():
             require_own(source / name)
             shutil.copyfile(source / name, folder / name)
-
-
-def require_own(path: Path) -> None:
-    """Refuses a link that leads out of its folder: what it points to would be carried into an export unseen.
-
-    Links within the folder are fine, and those of the hub's cache, which lead to the `blobs` beside its snapshots.
-
-    Raises:
-      UserError: it leads elsewhere.
-    """
-    if not path.is_symlink():
-        return
-    home, target = path.parent.resolve(), path.resolve()
-    if not target.is_relative_to(home) and not target.is_relative_to(home.parent.parent / "blobs"):
-        raise UserError(
-            f"{path} is a link out of its folder, to {target}; put the file itself there if it belongs to it"
-        )
 
 
 def save_params(
