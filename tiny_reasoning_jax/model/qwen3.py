@@ -35,6 +35,30 @@ def _residual_stddev(spec: ModelSpec, fan_in: int) -> float:
     return (fan_in * 2 * spec.num_hidden_layers) ** -0.5
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _look_up(table: Float[Array, "V D"], tokens: Int[Array, "B T"], dtype) -> Float[Array, "B T D"]:
+    """The table's rows in dtype; the gradient sums the tokens that share a row in float32.
+
+    Cast before the rows are taken where that is narrower: a float32 image of bfloat16 parameters, which training
+    differentiates at, is then never formed. The gradient that JAX derives of this order would be summed in bfloat16.
+    """
+    return table.astype(min(table.dtype, dtype, key=lambda d: d.itemsize))[tokens].astype(dtype)
+
+
+def _look_up_forward(table, tokens, dtype):
+    # The table's height and dtype ride along as an empty array: residuals must be arrays.
+    return _look_up(table, tokens, dtype), (tokens, jnp.zeros((table.shape[0], 0), table.dtype))
+
+
+def _look_up_backward(dtype, residuals, d_rows):
+    tokens, like_table = residuals
+    d_table = jnp.zeros((like_table.shape[0], d_rows.shape[-1]), jnp.float32)
+    return d_table.at[tokens].add(d_rows.astype(jnp.float32)).astype(like_table.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
 class RMSNorm(nnx.Module):
     """Root-mean-square norm over the last axis; statistics in float32 (arXiv 1910.07467)."""
 
@@ -151,7 +175,7 @@ class Qwen3(nnx.Module):
             used.
           through_cache: how, and where: cache.extend or cache.step, its keywords given.
         """
-        x = self.embed[...][tokens].astype(self.dtype)
+        x = _look_up(self.embed[...], tokens, self.dtype)
         if segment_ids is None:
             segment_ids = jnp.ones_like(tokens)
         angles = rope.rope_angles(positions, self.spec.head_dim, self.spec.rope_theta)
@@ -193,9 +217,17 @@ class ModelDef:
         return graph, nnx.to_flat_state(state)
 
     def bind(self, params: Params) -> Qwen3:
-        """The callable model over `params`. For use inside a traced function: it costs time only while tracing."""
+        """The callable model over `params`. For use inside a traced function: it costs time only while tracing.
+
+        The layers' parameters are cast to dtype here, outside of any rematerialised layer, whose arguments are kept:
+        it would hold a second, float32 copy of them where training differentiates at the float32 image of the
+        parameters. The embedding and the head stay as they are, because their gradients are summed in float32.
+        """
         graph, flat_state = self._split
-        flat = [(path, variable.replace(params[_name(path)])) for path, variable in flat_state]
+        flat = []
+        for path, variable in flat_state:
+            value = params[_name(path)]
+            flat.append((path, variable.replace(value.astype(self.dtype) if path[0] == "layers" else value)))
         return nnx.merge(graph, nnx.from_flat_state(flat))
 
     def shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
