@@ -17,7 +17,7 @@ ALLOWED = {
     "model": {"model", "errors", "foreign"},
     "train": {"data", "model", "train", "errors", "events", "progress", "workdir"},
     "sampling": {"data", "device", "model", "sampling", "errors"},
-    "eval": {"data", "model", "sampling", "eval", "answers", "errors", "progress", "workdir"},
+    "eval": {"data", "model", "sampling", "eval", "answers", "errors", "events", "progress", "workdir"},
     "convert": {"model", "errors", "foreign", "progress"},
 }
 

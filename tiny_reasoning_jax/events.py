@@ -39,3 +39,16 @@ def load_events(workdir: Path) -> list[dict[str, Any]]:
         except ValueError:  # half a line of a killed process, or the end of the file
             continue
     return events
+
+
+def interruptions(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
+    """(step from which it went on, how the session before had ended) of every "resume" in a run's events."""
+    found, last = [], {}
+    ended = "killed"
+    for event in events:
+        if event["event"] == "start":
+            ended = {"end": "stopped", "refusal": "refused"}.get(last.get("event"), "killed")
+        elif event["event"] == "resume":
+            found.append((event["step"], ended))
+        last = event
+    return found

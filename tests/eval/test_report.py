@@ -10,6 +10,7 @@ import pytest
 from fake_run import CATEGORIES, make_metrics, make_workdir, read_lines, write_eval, write_lines
 from parsed_page import read
 
+from tiny_reasoning_jax import events
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval.report import write_report
 from tiny_reasoning_jax.eval.statistics import margin
@@ -339,3 +340,15 @@ def test_a_broken_file_is_named_with_a_remedy(finished, tmp_path, name):
         file.write('{"torn": ')
     with pytest.raises(UserError, match=f"{name}.* is not JSON .*; delete"):
         write_report(workdir)
+
+
+def test_the_report_shows_where_a_run_was_interrupted(tmp_path):
+    workdir = make_workdir(tmp_path / "w")
+    for event in ({"event": "start"}, {"event": "save", "step": 100}, {"event": "start"},
+                  {"event": "resume", "step": 100}, {"event": "signal", "name": "SIGTERM"}, {"event": "end"},
+                  {"event": "start"}, {"event": "resume", "step": 230}, {"event": "end"}):  # fmt: skip
+        events.record(workdir, **event)
+    page = write_report(workdir).read_text()
+    assert "went on, at step 100 (killed), at step 230 (stopped)." in page
+    (workdir / events.FILE).unlink()
+    assert "went on, at step" not in write_report(workdir).read_text()

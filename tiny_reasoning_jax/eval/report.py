@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tiny_reasoning_jax import events
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import report_plots
 from tiny_reasoning_jax.eval.report_accuracy import accuracy, headline
@@ -30,9 +31,10 @@ def write_report(workdir: Path) -> Path:
     samples = _load_samples(workdir / "eval" / "samples.jsonl")
     metrics = list(_read_json_lines(workdir / "metrics.jsonl"))
     config = _load_json(workdir / "config.json")
+    happened = events.load_events(workdir)
     body = [
         _header(results, workdir.resolve().name),
-        _section("training", "How it learned", _training(metrics, config), "metrics.jsonl", "train"),
+        _section("training", "How it learned", _training(metrics, config, happened), "metrics.jsonl", "train"),
         _section("accuracy", "What it can do", accuracy(results, samples), "eval/results.json", "eval"),
         _section("samples", "What it writes", browser(samples), "eval/samples.jsonl", "eval"),
         _section("data", "What it learned from", _data(workdir), "data/summary.json", "data"),
@@ -108,7 +110,7 @@ def _header(results: dict | None, name: str) -> str:
 # --- training -------------------------------------------------------------------------------------
 
 
-def _training(metrics: list[dict], config: dict | None) -> str | None:
+def _training(metrics: list[dict], config: dict | None, happened: list[dict]) -> str | None:
     if not metrics:
         return None
     # A run that was killed and continued may have written a step twice; the later line counts.
@@ -121,7 +123,11 @@ def _training(metrics: list[dict], config: dict | None) -> str | None:
     if validated:
         caption += f" Dots are the validation loss, last {validated[-1]['validation_loss']:.3f}."
     rates = "Learning rate, throughput and gradient norm (before clipping) by step."
-    loss = figure(report_plots.plot_loss(rows, validated), caption)
+    interruptions = events.interruptions(happened)
+    if interruptions:
+        ends = ", ".join(f"at step {step:,} ({how})" for step, how in interruptions)
+        caption += f" Dashed lines: where the run was interrupted and went on, {html.escape(ends)}."
+    loss = figure(report_plots.plot_loss(rows, validated, [step for step, _ in interruptions]), caption)
     return loss + _mixture(rows, config) + figure(report_plots.plot_rates(rows), rates)
 
 

@@ -33,8 +33,11 @@ _STYLE = {
 _ROUND_STEPS = [1, 2, 2.5, 5, 10]
 
 
-def plot_loss(rows: list[dict], validated: list[dict]) -> str:
-    """Loss by step, each step and their running mean, with the rows that hold a "validation_loss" as dots."""
+def plot_loss(rows: list[dict], validated: list[dict], interrupted: list[int]) -> str:
+    """Loss by step, each step and their running mean, with the rows that hold a "validation_loss" as dots.
+
+    The steps from which an interrupted run went on are dashed lines.
+    """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(10, 3.4), layout="constrained")
         axes = figure.subplots()
@@ -45,6 +48,9 @@ def plot_loss(rows: list[dict], validated: list[dict]) -> str:
         if validated:
             points = _column(validated, "step"), _column(validated, "validation_loss")
             axes.plot(*points, "o", color=_WARM, markersize=4.5, label="validation")
+        for step in interrupted:
+            label = "interrupted" if step == interrupted[0] else None
+            axes.axvline(step, color=_MUTED, linestyle="--", linewidth=1, label=label)
         axes.set(xlabel="step", ylabel="loss, nats per token")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.015)
