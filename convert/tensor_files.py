@@ -25,6 +25,7 @@ SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 # The format allows 100 MB; parsed, such a header can take 25 times as much. The largest dense Qwen3 has 80 kB.
 MAX_HEADER_BYTES = 16 * 2**20
 MAX_AXES = 8
+_NAME_BYTES = 255  # of a file's name, on every common file system
 _NAMED = 100  # of many problems, how many a message names
 
 
@@ -77,7 +78,8 @@ def _read_weight_map(folder: Path) -> dict[str, str]:
             "fetch the file again"
         )
     for tensor, name in weight_map.items():
-        if not isinstance(name, str) or name in (".", "..", "") or any(char in name for char in "/\\\0"):
+        is_name = isinstance(name, str) and name not in (".", "..", "") and len(name.encode()) <= _NAME_BYTES
+        if not is_name or any(char in name for char in "/\\\0"):
             raise UserError(
                 f"{folder / INDEX_FILE} places {tensor[:80]!r} in {str(name)[:80]!r}, which is not the name of a file "
                 "in that folder; nothing outside it is read. Fetch the index again"
@@ -159,8 +161,12 @@ def _parse_entry(file: Path, name: str, entry: Any, begin: int) -> StoredTensor:
     for numbers in (shape, offsets):
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
             raise ValueError(f"{name[:80]!r} has a shape or place that is no list of numbers from 0 on")
-    if not isinstance(dtype, str) or len(shape) > MAX_AXES or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError(f"{name[:80]!r} has no dtype, more than {MAX_AXES} axes, or ends before it begins")
+    if not isinstance(dtype, str) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise ValueError(f"{name[:80]!r} has no dtype, or ends before it begins")
+    if (
+        len(shape) > MAX_AXES or math.prod(max(size, 1) for size in shape) >= 2**60
+    ):  # NumPy refuses this of empty ones too
+        raise ValueError(f"{name[:80]!r} has more than {MAX_AXES} axes, or no possible shape")
     dtype.encode()
     start, stop = offsets
     if dtype in DTYPES and math.prod(shape) * DTYPES[dtype].itemsize != stop - start:

@@ -23,7 +23,7 @@ Raw = tuple[str, object] | Dropped  # id and decoded record, or why there is non
 
 _PIECE = 1 << 20  # bytes or characters read at a time
 _FIRST_LINE = 1 << 20  # bytes; in a .json file a longer first line is not taken for the first of many
-_ROWS = 64  # of a Parquet file, decoded at a time
+_ROWS = 8  # of a Parquet file, decoded at a time: a value that stands there once can be every row's
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -211,11 +211,24 @@ def _read_parquet(path: Path, name: str) -> Iterator[Raw]:
 
 
 def _read_rows(batch, name: str, first: int) -> Iterator[Raw]:
-    try:
-        yield from ((f"{name}:{row}", record) for row, record in enumerate(batch.to_pylist(), start=first))
-    except UnicodeDecodeError:
-        if batch.num_rows == 1:
-            yield Dropped(f"{name}:{first}", "invalid characters", detail="not UTF-8")
+    """Yields the rows of a batch; one by one where they are large, or where one of them is damaged."""
+    failed = None
+    if batch.nbytes <= MAX_RECORD_BYTES:
+        try:
+            yield from ((f"{name}:{row}", record) for row, record in enumerate(batch.to_pylist(), start=first))
             return
+        except UnicodeDecodeError:
+            failed = "invalid characters", "not UTF-8"
+        except (
+            ValueError,
+            OverflowError,
+            LookupError,
+            RecursionError,
+        ) as error:  # a time in the year 60,000, no such zone
+            failed = "unreadable value", str(error)[:100]
+    if batch.num_rows > 1:
         for index in range(batch.num_rows):
             yield from _read_rows(batch.slice(index, 1), name, first + index)
+    else:
+        reason, detail = failed or ("record too large", f"over {MAX_RECORD_BYTES >> 20} MiB")
+        yield Dropped(f"{name}:{first}", reason, detail=detail)

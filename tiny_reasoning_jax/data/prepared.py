@@ -194,8 +194,7 @@ class PreparedSplit:
             ends = list(itertools.accumulate(_check_shard(number, shard) for number, shard in enumerate(shards)))
             mode = "r" if shards else None  # an empty file cannot be mapped
             index = {name: _load_column(folder / f"{name}.npy", mode, dtype) for name, dtype in _INDEX.items()}
-        # MemoryError: an array that announces more than there is; it is not mapped where there are no examples.
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise _damaged(folder, str(error)) from error
         num_examples = ends[-1] if ends else 0
         for name, column in index.items():
@@ -247,7 +246,12 @@ def _check_shard(number: int, shard: dict) -> int:
 
 
 def _load_column(path: Path, mode: str | None, dtype: np.dtype) -> np.ndarray:
-    column = np.load(path, mmap_mode=mode, allow_pickle=False)
+    try:
+        column = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's reader of headers lets through what Python's tokenizer raises
+        raise ValueError(f"{path.name} is no array ({error})") from error
     if not isinstance(column, np.ndarray) or column.ndim != 1 or column.dtype != dtype:
         raise ValueError(f"{path.name} is no list of {np.dtype(dtype).name}")
     return np.asarray(column)  # a plain view: indexing an np.memmap costs microseconds more

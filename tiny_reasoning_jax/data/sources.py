@@ -10,6 +10,7 @@ source that breaks off is an error and never taken for one that ended. What exis
 
 import dataclasses
 import hashlib
+import os
 import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,7 +106,7 @@ def _find_files(spec: str, key: str) -> list[tuple[Path, str]] | None:
     """Returns a local source's files with their names inside it; None for a hub id."""
     path = Path(spec).expanduser()
     if path.is_file() and path.name.endswith(SUFFIXES):
-        return [(path, path.name)]
+        return [(path, _show(path.name))]
     if path.is_dir():
         return _list_folder(path, key)
     if path.exists() or path.name.endswith(SUFFIXES) or parse_hub_id(spec) is None:
@@ -126,9 +127,14 @@ def list_names(folder: Path) -> list[str]:
     return [name for name in names if not any(part.startswith(".") for part in name.split("/"))]
 
 
+def _show(name: str) -> str:
+    """A file's name as text: its bytes need not be any, and it becomes part of ids."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
 def _list_folder(folder: Path, key: str) -> list[tuple[Path, str]]:
     names = list_names(folder)
-    files = [(folder / name, name) for name in names if name.endswith(SUFFIXES)]
+    files = [(folder / name, _show(name)) for name in names if name.endswith(SUFFIXES)]
     if not files:
         others = ", ".join(sorted({Path(name).suffix or name for name in names})) or "nothing"
         raise UserError(
