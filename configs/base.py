@@ -5,14 +5,15 @@ import math
 from ml_collections import config_dict
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.train.moments import MAX_RATIO, max_ratio
 
-STAGES = ("data", "grade", "train", "eval", "export")
+STAGES = ("data", "grade", "train", "eval", "export", "plan")
 DEFAULT_STAGES = ("data", "train", "eval", "export")
 
 
 # Numbers that must be above 0.
 POSITIVE = {
-    "train": ("num_steps", "batch_size", "accum_steps", "seq_len", "learning_rate", "loss_chunk", "clip_norm",
+    "train": ("num_steps", "batch_size", "seq_len", "learning_rate", "loss_chunk", "clip_norm",
               "validate_every_steps"),
     "checkpoint": ("every_steps", "keep"),
     "eval": ("num_problems", "num_samples", "batch_size", "max_new_tokens", "top_p"),
@@ -96,7 +97,8 @@ def get_config() -> config_dict.ConfigDict:
     config.train = train = config_dict.ConfigDict()
     train.num_steps = 1000  # optimizer steps
     train.batch_size = 16  # packed rows in one optimizer step, all micro-batches together
-    train.accum_steps = 4  # micro-batches per optimizer step (optax.MultiSteps)
+    # Micro-batches of an optimizer step (optax.MultiSteps); 0: the number that is fastest and that the card has room for.
+    train.accum_steps = 0
     train.seq_len = 4096  # tokens in a packed row; longer examples are dropped and counted
     train.learning_rate = 1e-5  # peak, reached after warmup_steps
     train.warmup_steps = 50  # linear warm-up, optimizer steps
@@ -105,11 +107,20 @@ def get_config() -> config_dict.ConfigDict:
     train.b1 = 0.9  # AdamW's decay of the gradient's mean
     train.b2 = 0.95  # AdamW's decay of the gradient's square; 0.95 adapts within tens of steps
     train.clip_norm = 1.0  # global gradient norm above which gradients are scaled down
-    train.compute_dtype = "bfloat16"  # activations; parameters are bfloat16 and master states float32 in any case
+    train.compute_dtype = "bfloat16"  # activations; parameters are bfloat16 and the master float32 in any case
+    # How the float32 master is stored: "float32" (4 bytes a parameter), or "remainder16", as the 16 bits that the
+    # bfloat16 parameter does not hold (2 bytes; the same numbers, bit for bit).
+    train.master = "float32"
+    # How Adam's two moments are stored: "float32" (8 bytes a parameter), "bfloat16" (4), or "int8" (2, block-wise, see
+    # tiny_reasoning_jax/train/moments.py). The smaller two round, without bias: other numbers, the same curve.
+    train.moments = "float32"
     # What a layer keeps for its backward pass, from the most memory to the most work: "none" (as the compiler likes),
     # "most" (no matrix product runs twice), "some" (gate and up do), "full" (nearly all do); see model/remat.py.
-    train.remat = "full"
-    train.attention = "reference"  # attention backend, see tiny_reasoning_jax/model/attention
+    # "auto": the fastest that the card has room for, which is compiled before the run to be sure; on a CPU "none".
+    train.remat = "auto"
+    # How attention is computed: "auto" (the fastest that the device has, see tiny_reasoning_jax/model/attention/choice.py;
+    # a kernel only after a self-test there), "cudnn", "triton", "blockwise", or "reference", which holds all scores.
+    train.attention = "auto"
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
     train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none
@@ -117,6 +128,12 @@ def get_config() -> config_dict.ConfigDict:
     config.checkpoint = checkpoint = config_dict.ConfigDict()
     checkpoint.every_steps = 100  # optimizer steps between checkpoints; the last step is always saved
     checkpoint.keep = 2  # newest checkpoints kept on disk
+
+    config.plan = plan = config_dict.ConfigDict()
+    # The card that the plan stage compiles training for: "attached", or one of tiny_reasoning_jax/plan/cards.py, which
+    # need not be here.
+    plan.gpu = "attached"
+    plan.output = "none"  # file that the plan is also written to, as JSON
 
     config.grade = grade = config_dict.ConfigDict()
     # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint, before the first the model it
@@ -171,8 +188,15 @@ def validate(config) -> None:
         for name in names:
             if config[section][name] <= 0:
                 raise UserError(f"{section}.{name}={config[section][name]} must be above 0")
+    if "plan" in config.stages and config.stages != "plan":
+        raise UserError(
+            f"stages={config.stages!r}: plan stands alone, for a card that need not be here; a run that trains prints "
+            "the plan for its own card anyway"
+        )
     batch_size, accum_steps = config.train.batch_size, config.train.accum_steps
-    if batch_size % accum_steps:
+    if accum_steps < 0:
+        raise UserError(f"train.accum_steps={accum_steps} must not be below 0; 0 takes the fastest that fits")
+    if accum_steps and batch_size % accum_steps:
         above = accum_steps * (batch_size // accum_steps + 1)
         raise UserError(
             f"train.batch_size={batch_size} rows cannot be split into train.accum_steps={accum_steps} equal "
@@ -185,13 +209,22 @@ def validate(config) -> None:
         )
     _validate_sampling(config)
     _validate_data(config.data, config.train.num_probe)
-    choices = {"train.remat": ("none", "most", "some", "full"), "train.compute_dtype": ("bfloat16", "float32"),
+    choices = {"train.remat": ("auto", "none", "most", "some", "full"), "train.compute_dtype": ("bfloat16", "float32"),
+               "train.attention": ("auto", "reference", "blockwise", "cudnn", "triton"),
+               "train.master": ("float32", "remainder16"), "train.moments": ("float32", "bfloat16", "int8"),
                "data.curriculum": ("none", "linear", "staged", "anneal", "adaptive"),
                "data.difficulty": ("source", "length", "measured"), "eval.protocol": ("chat", "few-shot")}  # fmt: skip
     for key, allowed in choices.items():
         section, name = key.split(".")
         if config[section][name] not in allowed:
             raise UserError(f"{key}={config[section][name]!r}: choose one of {', '.join(allowed)}")
+    ratio = max_ratio(config.train.b1, config.train.b2)
+    if config.train.moments == "int8" and ratio > MAX_RATIO:
+        raise UserError(
+            f"train.b1={config.train.b1} and train.b2={config.train.b2} let Adam's m / sqrt(v) reach {ratio:.3g}, and "
+            f'train.moments="int8" holds {MAX_RATIO}; try --config.train.b1=0.9 --config.train.b2=0.95, or '
+            f"--config.train.moments=bfloat16"
+        )
 
 
 def _validate_sampling(config) -> None:

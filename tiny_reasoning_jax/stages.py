@@ -19,13 +19,13 @@ from ml_collections import FrozenConfigDict
 
 from convert import from_hf, hf_folder, to_hf
 from convert.card import Card
-from tiny_reasoning_jax import eval_stage, events
+from tiny_reasoning_jax import eval_stage, events, plan_stage
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data import pipeline, prepare
 from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
-from tiny_reasoning_jax.device import device_memory, device_name
+from tiny_reasoning_jax.device import device_name
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import grade
 from tiny_reasoning_jax.eval.report import write_report
@@ -43,7 +43,7 @@ from tiny_reasoning_jax.run import (
     write_facts,
 )
 from tiny_reasoning_jax.train import loop
-from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract
+from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, num_bytes
 from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import create_state
@@ -59,15 +59,18 @@ def run(config: FrozenConfigDict) -> bool:
       UserError: whatever the user can mend; nothing already saved is lost.
     """
     print(config.recipe, flush=True)
+    if config.stages == "plan":
+        plan_stage.run_plan(config)
+        return True
     eval_stage.refuse_early(config)
+    asked, config = config, plan_stage.settle(config)
     has_source = config.model.source != "random" and (config.stages != "eval" or config.eval.model == "run")
     source = hf_folder.find_source(config.model.source) if has_source else None
     this = Run(config, Path(config.workdir), source)
     if source is not None:
         from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
-    _refuse_too_large(this)
     with rundir.locked(this.workdir):
-        rundir.claim(this.workdir, json.loads(config.to_json()))
+        rundir.claim(this.workdir, json.loads(asked.to_json()))  # another card may settle open choices otherwise
         events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
         try:
             finished = _run_stages(this)
@@ -92,21 +95,6 @@ def _run_stages(this: Run) -> bool:
     return True
 
 
-def _refuse_too_large(this: Run) -> None:
-    """Raises UserError where parameters and optimizer alone exceed the accelerator; activations come on top."""
-    device = jax.local_devices()[0]
-    if this.source is None or device.platform == "cpu" or "train" not in this.config.stages.split(","):
-        return
-    memory = device_memory(device)
-    # bfloat16 parameters; float32 master, two moments and accumulator; float32 gradients of one micro-step.
-    needed = (2 + 16 + 4) * parse_hf_config(hf_folder.read_config(this.source)).num_parameters
-    if memory is not None and needed > memory:
-        raise UserError(
-            f"{this.config.model.source} needs {needed / 2**30:.1f} GiB for parameters, optimizer and gradients alone, "
-            f"{device.device_kind} has {memory / 2**30:.1f}; take --config configs/reason.py:0.6b or :tiny"
-        )
-
-
 def _data(this: Run) -> bool:
     existed = (this.workdir / "data").exists()
     prepare.prepare(this.config, this.workdir, this.source, eval_stage.find_benchmarks(this.config))
@@ -120,7 +108,7 @@ def _grade(this: Run) -> bool:
     config, before = this.config, load_json(this.workdir / "grades.json")
     name, spec, params = load_graded(this)
     facts = grade.grade(
-        make_model_def(config, spec),
+        make_model_def(config, spec, trains=False),
         params,
         load_tokenizer(this.workdir / "data" / "tokenizer"),
         PreparedSplit.load(this.workdir / "data" / "train"),
@@ -210,8 +198,8 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
     if latest is None:
         source = load_source(this)
         model_def = make_model_def(config, source.spec)
-        state_bytes = 16 * source.spec.num_parameters  # master, two moments and accumulator in float32
-        rundir.require_disk(this.workdir, state_bytes + 2 * source.spec.num_parameters, "one checkpoint")
+        shapes = jax.eval_shape(lambda params: create_state(params, optimizer, config.train), source.params)
+        rundir.require_disk(this.workdir, num_bytes(shapes), "one checkpoint")
         store.copy_carried_files(this.workdir / "data" / "tokenizer", this.checkpoints / "tokenizer")
         meta = {
             "model_config": source.hf_config,
@@ -226,14 +214,14 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
             f"train: {source.spec.num_parameters:,} parameters from {config.model.source}, on {device_name()}",
             flush=True,
         )
-        return model_def, create_state(source.params, optimizer), None, meta
+        return model_def, create_state(source.params, optimizer, config.train), None, meta
     meta = checkpoints.load_meta(latest)
     rundir.refuse_other(
         rundir.identity(meta["config"]), rundir.identity(json.loads(config.to_json())), this.checkpoints
     )
     spec = parse_hf_config(meta["model_config"])
     model_def = make_model_def(config, spec)
-    like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer), model_def.shapes()))
+    like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer, config.train), model_def.shapes()))
     state, data_state = checkpoints.restore(latest, like)
     print(f"train: going on from step {latest} of {config.train.num_steps}, on {device_name()}", flush=True)
     return model_def, state, data_state, meta

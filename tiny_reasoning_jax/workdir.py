@@ -17,7 +17,7 @@ IDENTITY = (
     "seed", "model", "tokenizer", "data.source", "data.format", "data.weights", "data.test_source", "data.num_problems",
     "data.num_validation", "data.num_test", "data.category_quotas", "data.near_duplicates",
     "data.decontamination_ngram", "data.difficulty", "data.grades", "data.curriculum", "data.control", "train.seq_len",
-    "train.batch_size",
+    "train.batch_size", "train.master", "train.moments",
 )  # fmt: skip
 
 

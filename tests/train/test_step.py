@@ -13,7 +13,8 @@ import pytest
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
-from tiny_reasoning_jax.train.optimizer import make_optimizer
+from tiny_reasoning_jax.train.master import split as split_master
+from tiny_reasoning_jax.train.optimizer import inner_state, make_optimizer
 from tiny_reasoning_jax.train.step import create_state, make_train_step, micro_loss, run_step
 
 SPEC = ModelSpec(97, 32, 48, 2, 4, 2, 8, 1e4)
@@ -24,7 +25,7 @@ T = 24
 def config(**changes):
     values = dict(
         num_steps=100, warmup_steps=1, learning_rate=1e-2, final_learning_rate_ratio=0.1, weight_decay=0.1,
-        b1=0.9, b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32,
+        b1=0.9, b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32, master="float32", moments="float32",
     )  # fmt: skip
     return ml_collections.FrozenConfigDict(values | changes)
 
@@ -80,8 +81,10 @@ def test_accumulated_equals_the_whole_batch(params, accum_steps):
         cfg = config(accum_steps=n)
         optimizer = make_optimizer(cfg)
         train_step = make_train_step(MODEL, optimizer, cfg)
-        state, metrics = run_step(train_step, create_state(jax.tree.map(jnp.copy, params), optimizer), split(batch, n))
-        first_moments.append(jax.device_get(state.opt_state.inner_opt_state[2][0].mu))  # a tenth of the gradient
+        state, metrics = run_step(
+            train_step, create_state(jax.tree.map(jnp.copy, params), optimizer, cfg), split(batch, n)
+        )
+        first_moments.append(jax.device_get(inner_state(state.opt_state)[2][0].mu))  # a tenth of the gradient
         for _ in range(2):
             state, metrics = run_step(train_step, state, split(batch, n))
         ends.append((state.master, metrics))
@@ -100,7 +103,7 @@ def test_it_is_multisteps_bit_for_bit(params):
     cfg = config(accum_steps=4)
     optimizer = make_optimizer(cfg)
     batch = split(four_uneven_rows(), 4)
-    ours = create_state(jax.tree.map(jnp.copy, params), optimizer)
+    ours = create_state(jax.tree.map(jnp.copy, params), optimizer, cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
     for _ in range(2):
         ours, _ = run_step(train_step, ours, batch)
@@ -110,7 +113,7 @@ def test_it_is_multisteps_bit_for_bit(params):
 
     @jax.jit
     def micro_step(master, opt_state, micro):
-        image = jax.tree.map(lambda m: m.astype(jnp.bfloat16).astype(jnp.float32), master)
+        image = jax.tree.map(lambda m: split_master(m)[0].astype(jnp.float32), master)
         grads = jax.grad(functools.partial(micro_loss, MODEL, cfg.loss_chunk))(image, micro)
         updates, opt_state = optimizer.update(grads, opt_state, master)
         return optax.apply_updates(master, updates), opt_state
@@ -126,13 +129,13 @@ def test_params_are_always_the_bfloat16_view_of_the_master(params):
     optimizer = make_optimizer(cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
     start = jax.device_get(params["layers.0.attn_norm.scale"].astype(jnp.float32))  # ones: an ulp is 2**-8 or 2**-7
-    state, batch = create_state(params, optimizer), split(four_uneven_rows(), 1)
+    state, batch = create_state(params, optimizer, cfg), split(four_uneven_rows(), 1)
     moved_at = None
     for step in range(1, 201):
         before = jax.device_get(state.master["layers.0.attn_norm.scale"])
         state, _ = run_step(train_step, state, batch)
         for name, master in state.master.items():
-            assert jnp.array_equal(state.params[name], master.astype(jnp.bfloat16)), (name, step)
+            assert jnp.array_equal(state.params[name], split_master(master)[0]), (name, step)
         after = jax.device_get(state.master["layers.0.attn_norm.scale"])
         assert 0 < np.abs(after - before).max() < 2**-9, step
         if moved_at is None and np.any(jax.device_get(state.params["layers.0.attn_norm.scale"]) != start):
@@ -185,13 +188,13 @@ def test_a_non_finite_gradient_is_reported_and_not_applied(params, accum_steps):
     optimizer = make_optimizer(cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
     batch = split(four_uneven_rows(), accum_steps)
-    state, metrics = run_step(train_step, create_state(params, optimizer), batch)
+    state, metrics = run_step(train_step, create_state(params, optimizer, cfg), batch)
     assert metrics.finite
-    before = jax.device_get((state.params, state.master, state.opt_state.inner_opt_state, state.step))
+    before = jax.device_get((state.params, state.master, inner_state(state.opt_state), state.step))
     poisoned = batch._replace(loss_denom=jnp.zeros_like(batch.loss_denom))
     state, metrics = run_step(train_step, state, poisoned)
     assert not metrics.finite
-    after = jax.device_get((state.params, state.master, state.opt_state.inner_opt_state, state.step))
+    after = jax.device_get((state.params, state.master, inner_state(state.opt_state), state.step))
     chex.assert_trees_all_equal(before, after)
 
 
@@ -199,7 +202,7 @@ def test_one_compilation_per_variant_for_a_whole_run(params):
     cfg = config(accum_steps=2)
     optimizer = make_optimizer(cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
-    state = create_state(params, optimizer)
+    state = create_state(params, optimizer, cfg)
     rng = np.random.default_rng(5)
     for count in (1, 2, 1, 2):
         state, _ = run_step(train_step, state, split(pack([examples(rng, count) for _ in range(4)]), 2))
@@ -211,7 +214,7 @@ def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(para
     cfg = config(accum_steps=2)
     optimizer = make_optimizer(cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
-    state = create_state(params, optimizer)
+    state = create_state(params, optimizer, cfg)
     micro = Batch(*(x[0] for x in split(four_uneven_rows(), 2)))
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
     for variant in train_step:

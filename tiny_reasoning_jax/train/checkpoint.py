@@ -3,7 +3,8 @@
 Layout under workdir/checkpoints (shared with the converter, see model/store.py):
   tokenizer/        Hugging Face tokenizer files
   <step>/params     bfloat16 parameters
-  <step>/state      float32 master, moments, MultiSteps counters, step
+  <step>/state      master, moments, step. Not the accumulator: it is zero between steps, and train.accum_steps may
+                    change between sessions
   <step>/data       state of the Grain iterator: step, cursors of the curriculum, pending examples
   <step>/meta       model config, identity of the run, seed and step: every random draw is a function of these two
 """
@@ -17,6 +18,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
 
@@ -47,16 +49,14 @@ class Checkpoints:
         Raises:
           UserError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
         """
-        params, rest = state.params, state._replace(params={})
         with self._explain_full_disk():
             self._manager.wait_until_finished()  # what it still writes must count as used
-            num_bytes = sum(array.nbytes for array in jax.tree.leaves(state))
-            require_disk(self.folder, num_bytes, f"the checkpoint of step {step}")
+            require_disk(self.folder, num_bytes(state), f"the checkpoint of step {step}")
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=ocp.args.PyTreeSave(params),
-                    state=ocp.args.PyTreeSave(rest._asdict()),
+                    params=ocp.args.PyTreeSave(state.params),
+                    state=ocp.args.PyTreeSave(_rest(state)),
                     data=ocp.args.JsonSave(data_state),
                     meta=ocp.args.JsonSave(meta),
                 ),
@@ -89,15 +89,14 @@ class Checkpoints:
         Raises:
           UserError: the checkpoint cannot be read; names an earlier one to go on from.
         """
-        rest = like._replace(params={})
         restored = self._restore(
             step,
             params=_restore_like(like.params),
-            state=_restore_like(rest._asdict()),
+            state=_restore_like(_rest(like)),
             data=ocp.args.JsonRestore(),
         )
         state = TrainState(**restored["state"])._replace(params=restored["params"])
-        return state, restored["data"]
+        return state._replace(opt_state=between_steps(like.opt_state, state.opt_state, step)), restored["data"]
 
     def _restore(self, step: int, **items):
         try:
@@ -116,6 +115,15 @@ class Checkpoints:
         with self._explain_full_disk():
             self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+    return state._replace(params={}, opt_state=inner_state(state.opt_state))._asdict()
+
+
+def num_bytes(state: TrainState) -> int:
+    """Size on disk of a checkpoint of `state`, concrete or from eval_shape; bytes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state.params, _rest(state))))
 
 
 def _restore_like(tree) -> ocp.args.PyTreeRestore:

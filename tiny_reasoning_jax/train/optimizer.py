@@ -1,10 +1,16 @@
-"""AdamW on the float32 master under `optax.MultiSteps`, with the gradient norm kept where the step can read it."""
+"""AdamW on the float32 master, with the gradient norm kept where the step can read it; over several micro-batches under
+`optax.MultiSteps`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from tiny_reasoning_jax.train import moments
+
+# What make_optimizer returns: MultiSteps, or with accum_steps 1 the optimizer inside it.
+Optimizer = optax.MultiSteps | optax.GradientTransformation
 
 
 class GradNormState(NamedTuple):
@@ -34,22 +40,44 @@ def make_schedule(config_train) -> optax.Schedule:
     )
 
 
-def make_optimizer(config_train) -> optax.MultiSteps:
+def make_optimizer(config_train) -> Optimizer:
     """The optimizer of a run; feed it float32 gradients of a loss already divided by the whole step's trained tokens.
 
     Gradients are summed over micro-batches, not averaged: with the divisor in the loss the sum is the gradient of the
-    step, and the accumulating micro-steps do not depend on their number, so one compilation serves them all.
+    step, and the accumulating micro-steps do not depend on their number, so one compilation serves them all. A step of
+    one micro-batch has nothing to sum: it takes no MultiSteps, whose accumulator is 4 bytes a parameter.
     """
+    adamw = optax.adamw(
+        # Step 0 of the schedule has rate 0; the first update uses the rate of step 1.
+        lambda count: make_schedule(config_train)(count + 1),
+        b1=config_train.b1,
+        b2=config_train.b2,
+        weight_decay=config_train.weight_decay,
+        mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+    )
     inner = optax.chain(
         record_grad_norm(),
         optax.clip_by_global_norm(config_train.clip_norm),
-        optax.adamw(
-            # Step 0 of the schedule has rate 0; the first update uses the rate of step 1.
-            lambda count: make_schedule(config_train)(count + 1),
-            b1=config_train.b1,
-            b2=config_train.b2,
-            weight_decay=config_train.weight_decay,
-            mask=lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
-        ),
+        moments.stored_as(config_train.moments, adamw),
     )
+    if config_train.accum_steps == 1:
+        return inner
     return optax.MultiSteps(inner, config_train.accum_steps, use_grad_mean=False)
+
+
+def inner_state(opt_state: Any) -> Any:
+    """State of the optimizer that updates, whether MultiSteps wraps it or not; the same tree for every accum_steps."""
+    return opt_state.inner_opt_state if isinstance(opt_state, optax.MultiStepsState) else opt_state
+
+
+def accumulator(opt_state: Any) -> Any:
+    """The float32 gradients summed so far, zero between steps; {} where a step has one micro-batch."""
+    return opt_state.acc_grads if isinstance(opt_state, optax.MultiStepsState) else {}
+
+
+def between_steps(like: Any, inner: Any, step: int) -> Any:
+    """A whole optimizer state with the tree of `like` around the inner one, as it is after `step` steps."""
+    if not isinstance(like, optax.MultiStepsState):
+        return inner
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like.acc_grads)
+    return like._replace(mini_step=jnp.int32(0), gradient_step=jnp.int32(step), inner_opt_state=inner, acc_grads=zeros)

@@ -1,7 +1,8 @@
 """The training step: one micro-batch forward and backward, and every accum_steps of them one update.
 
-Laws: params == master.astype(bfloat16) after every step; accum_steps micro-batches give the update of their union; a
-non-finite loss or gradient leaves params, master and optimizer as they were, and the metrics say so.
+Laws: params are the master rounded to the nearest bfloat16 after every step; accum_steps micro-batches give the update
+of their union; a non-finite loss or gradient leaves params, master and optimizer as they were, and the metrics say so.
+How the state is stored (train.master, accum_steps) changes no number.
 """
 
 import functools
@@ -14,6 +15,8 @@ import optax
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.train import losses
+from tiny_reasoning_jax.train import master as master_of
+from tiny_reasoning_jax.train.optimizer import Optimizer, accumulator, inner_state
 
 
 class TrainState(NamedTuple):
@@ -21,16 +24,18 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: int32 scalar, optimizer steps done.
-      params: bfloat16 parameters, a view of the master: always master.astype(bfloat16).
-      master: float32 parameters that the optimizer updates.
-      opt_state: optax.MultiStepsState: Adam's moments, the gradient accumulator, and the counters.
+      params: bfloat16 parameters, a view of the master: always the nearest bfloat16 (train/master.py).
+      master: what is kept of the float32 parameters that the optimizer updates: all of it, or the 16-bit remainder.
+      opt_state: optimizer's state: Adam's moments and the counters; with several micro-batches in a step an
+        optax.MultiStepsState around it, with the gradient accumulator. optimizer.inner_state and
+        optimizer.accumulator find the two.
       loss: float32 scalar, loss of the current step's micro-batches so far; 0 between steps.
     """
 
     step: jax.Array
     params: Params
     master: Params
-    opt_state: optax.MultiStepsState
+    opt_state: optax.OptState
     loss: jax.Array
 
 
@@ -42,10 +47,15 @@ class Metrics(NamedTuple):
     finite: jax.Array  # False: loss or gradient was not finite and the update was not applied
 
 
-def create_state(params: Params, optimizer: optax.MultiSteps) -> TrainState:
-    """A fresh state around bfloat16 `params`; allocates the float32 master, moments and accumulator."""
-    master = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-    return TrainState(jnp.int32(0), params, master, optimizer.init(master), jnp.float32(0))
+def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainState:
+    """A fresh state around bfloat16 `params`; allocates master, moments and accumulator, and nothing else."""
+
+    @jax.jit  # so that a float32 master that only gives shapes is never made
+    def create(params):
+        image = {name: leaf.astype(jnp.float32) for name, leaf in params.items()}
+        return master_of.create(params, config_train.master), optimizer.init(image)
+
+    return TrainState(jnp.int32(0), params, *create(params), jnp.float32(0))
 
 
 def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> jax.Array:
@@ -57,10 +67,17 @@ def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batc
 
 
 def _gradients(model_def, loss_chunk, state, batch):
-    # Differentiated at the float32 image of the parameters, which is exact: contributions that meet in one parameter
-    # (the tied embedding's two uses) add up in float32, and MultiSteps receives float32.
-    exact = jax.tree.map(lambda p: p.astype(jnp.float32), state.params)
-    return jax.value_and_grad(micro_loss, argnums=2)(model_def, loss_chunk, exact, batch)
+    """(loss, float32 gradients) of a micro-batch.
+
+    A matrix that layers cast to the dtype of activations has a gradient with no more bits than that dtype: it is
+    differentiated in it, so that gradients wait for the optimizer in half the memory, and lose nothing. The embedding
+    (and the head) are differentiated at their float32 image, which is exact: contributions that meet there add up in
+    float32.
+    """
+    narrow = lambda name, p: p.ndim > 1 and name not in ("embed", "lm_head")
+    at = {n: p.astype(model_def.dtype if narrow(n, p) else jnp.float32) for n, p in state.params.items()}
+    loss, grads = jax.value_and_grad(micro_loss, argnums=2)(model_def, loss_chunk, at, batch)
+    return loss, {name: grad.astype(jnp.float32) for name, grad in grads.items()}
 
 
 def accumulate(model_def, optimizer, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
@@ -72,22 +89,26 @@ def accumulate(model_def, optimizer, loss_chunk, state: TrainState, batch: Batch
     loss, grads = _gradients(model_def, loss_chunk, state, batch)
     counted = state.opt_state.mini_step
     first = state.opt_state._replace(mini_step=jnp.int32(0))  # summing does not depend on which micro-step it is
-    _, opt_state = optimizer.update(grads, first, state.master)
+    _, opt_state = optimizer.update(grads, first, master_of.load(state.params, state.master))
     return state._replace(opt_state=opt_state._replace(mini_step=counted + 1), loss=state.loss + loss)
 
 
 def apply(model_def, optimizer, loss_chunk, accum_steps, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """The last micro-step of a step: accumulates, then updates master and parameters."""
     loss, grads = _gradients(model_def, loss_chunk, state, batch)
-    last = state.opt_state._replace(mini_step=jnp.int32(accum_steps - 1))
-    updates, opt_state = optimizer.update(grads, last, state.master)
+    opt_state = state.opt_state
+    if accum_steps > 1:
+        opt_state = opt_state._replace(mini_step=jnp.int32(accum_steps - 1))
+    master = master_of.load(state.params, state.master)
+    updates, opt_state = optimizer.update(grads, opt_state, master)
     step_loss = state.loss + loss
-    grad_norm = opt_state.inner_opt_state[0].grad_norm
+    inner, inner_before = inner_state(opt_state), inner_state(state.opt_state)
+    grad_norm = inner[0].grad_norm
     finite = jnp.isfinite(step_loss) & jnp.isfinite(grad_norm)
     keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, finite), new, old)
-    master = keep(optax.apply_updates(state.master, updates), state.master)
-    opt_state = opt_state._replace(inner_opt_state=keep(opt_state.inner_opt_state, state.opt_state.inner_opt_state))
-    params = jax.tree.map(lambda m: m.astype(jnp.bfloat16), master)
+    params, master = master_of.store(keep(optax.apply_updates(master, updates), master), like=state.master)
+    inner = keep(inner, inner_before)
+    opt_state = opt_state._replace(inner_opt_state=inner) if accum_steps > 1 else inner
     new_state = TrainState(state.step + finite, params, master, opt_state, jnp.float32(0))
     return new_state, Metrics(step_loss, grad_norm, finite)
 
@@ -99,7 +120,7 @@ class TrainStep(NamedTuple):
     apply: callable  # (state, batch) -> state, metrics
 
 
-def make_train_step(model_def: ModelDef, optimizer: optax.MultiSteps, config_train) -> TrainStep:
+def make_train_step(model_def: ModelDef, optimizer: Optimizer, config_train) -> TrainStep:
     """Jits the step; each variant compiles once for a whole run, because batch shapes never change."""
     chunk = config_train.loss_chunk
     return TrainStep(
