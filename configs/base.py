@@ -97,7 +97,7 @@ def get_config() -> config_dict.ConfigDict:
     config.train = train = config_dict.ConfigDict()
     train.num_steps = 1000  # optimizer steps
     train.batch_size = 16  # packed rows in one optimizer step, all micro-batches together
-    # Micro-batches of an optimizer step (optax.MultiSteps); 0: the number that is fastest and that the card has room for.
+    # Micro-batches of an optimizer step (optax.MultiSteps); 0: the number that is fastest and fits the card.
     train.accum_steps = 0
     train.seq_len = 4096  # tokens in a packed row; longer examples are dropped and counted
     train.learning_rate = 1e-5  # peak, reached after warmup_steps

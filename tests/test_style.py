@@ -16,6 +16,7 @@ ALLOWED = {
     "data": {"data", "answers", "errors", "foreign", "progress"},
     "model": {"model", "errors", "foreign"},
     "train": {"data", "model", "train", "errors", "events", "progress", "workdir"},
+    "plan": {"data", "model", "plan", "train", "errors", "xla"},
     "sampling": {"data", "device", "model", "sampling", "errors"},
     "eval": {"data", "model", "sampling", "eval", "answers", "errors", "events", "progress", "workdir"},
     "convert": {"model", "errors", "foreign", "progress"},

@@ -42,6 +42,11 @@ def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
     return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
 
 
+def padded_vocabulary(num_ids: int) -> int:
+    """Rows of a new model's embedding: a multiple of 128 suits the matrix units; those beyond num_ids stay unused."""
+    return -(-num_ids // 128) * 128
+
+
 def load_source(this: Run) -> from_hf.Loaded:
     """The model before training: weights read from the source, or made from the seed.
 
@@ -50,8 +55,7 @@ def load_source(this: Run) -> from_hf.Loaded:
     """
     num_ids = len(load_tokenizer(this.workdir / "data" / "tokenizer"))
     if this.source is None:
-        # Rows beyond the tokenizer's entries stay unused; a multiple of 128 suits the matrix units.
-        spec = ModelSpec(vocab_size=-(-num_ids // 128) * 128, **this.config.model.random)
+        spec = ModelSpec(vocab_size=padded_vocabulary(num_ids), **this.config.model.random)
         params = ModelDef(spec).create_params(this.config.seed)
         return from_hf.Loaded(spec, params, hf_config(spec), None)
     loaded = from_hf.load_hf(this.source, hf_folder.show_progress("weights"))

@@ -188,3 +188,18 @@ def hf_config(spec: ModelSpec) -> dict[str, Any]:
         "dtype": "bfloat16",
         "torch_dtype": "bfloat16",
     }
+
+
+def _qwen3(width: int, mlp: int, layers: int, heads: int, tied: bool, longest: int) -> ModelSpec:
+    return ModelSpec(151_936, width, mlp, layers, heads, 8, 128, 1e6, 1e-6, tied, longest)
+
+
+# Shapes of the published models, so that a run can be planned without a network. Source: their config.json.
+PUBLISHED = {
+    "Qwen/Qwen3-0.6B": _qwen3(1024, 3072, 28, 16, True, 40_960),
+    "Qwen/Qwen3-0.6B-Base": _qwen3(1024, 3072, 28, 16, True, 32_768),
+    "Qwen/Qwen3-1.7B": _qwen3(2048, 6144, 28, 16, True, 40_960),
+    "Qwen/Qwen3-1.7B-Base": _qwen3(2048, 6144, 28, 16, True, 32_768),
+    "Qwen/Qwen3-4B": _qwen3(2560, 9728, 36, 32, True, 40_960),
+    "Qwen/Qwen3-4B-Base": _qwen3(2560, 9728, 36, 32, True, 32_768),
+}

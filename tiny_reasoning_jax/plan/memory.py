@@ -1,0 +1,124 @@
+"""The memory of a training step, by compiling it: what its arrays are, and what is at work at its fullest moment."""
+
+import re
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from tiny_reasoning_jax.data.batch import Batch
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.plan import live
+from tiny_reasoning_jax.train.optimizer import accumulator, make_optimizer
+from tiny_reasoning_jax.train.step import TrainState, create_state, make_train_step
+
+NUM_LARGEST = 12  # values told of
+# Instructions that XLA's own rematerialisation computes a second time; it appends this to their names.
+_HIDDEN_REMAT = re.compile(r"%\S+\.remat\d*\S* = ")
+
+
+class Memory(NamedTuple):
+    """What a step needs of a device.
+
+    Attributes:
+      parts: bytes by what they are; their sum is the peak. "parameters", "master", "moments", "accumulator", "batch",
+        then either "gradients" and "activations", or, where XLA has not written down what is where, "temporaries".
+      variant: which of the step's two programs has the peak: "accumulate" or "apply".
+      largest: largest temporaries at the fullest moment.
+      hidden_remat: instructions that XLA recomputes to save memory, without being asked.
+      donated: bytes of the state that the step's results take over; the rest of the state would be there twice.
+      compile_seconds: lowering and compiling all programs.
+    """
+
+    parts: dict[str, int]
+    variant: str
+    largest: list[live.Value]
+    hidden_remat: int
+    donated: int
+    compile_seconds: float
+
+    @property
+    def peak(self) -> int:
+        """Bytes at the fullest moment, resident state included."""
+        return sum(self.parts.values())
+
+
+def abstract_state(model_def: ModelDef, config_train) -> TrainState:
+    """Shapes and dtypes of the state that training starts with."""
+    optimizer = make_optimizer(config_train)
+    return jax.eval_shape(lambda params: create_state(params, optimizer, config_train), model_def.shapes())
+
+
+def split_state(state: TrainState) -> dict[str, int]:
+    """Bytes of the state by what they are; exact."""
+    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+    sums = size(accumulator(state.opt_state))
+    return {
+        "parameters": size(state.params),
+        "master": size(state.master),
+        "moments": size((state.step, state.opt_state, state.loss)) - sums,
+        "accumulator": sums,
+    }
+
+
+def abstract_batch(rows: int, seq_len: int) -> Batch:
+    """Shapes and dtypes of one micro-batch."""
+    ids = jax.ShapeDtypeStruct((rows, seq_len), jnp.int32)
+    mask = jax.ShapeDtypeStruct((rows, seq_len), jnp.bool_)
+    return Batch(tokens=ids, targets=ids, loss_mask=mask, segment_ids=ids, positions=ids,
+                 loss_denom=jax.ShapeDtypeStruct((), jnp.float32))  # fmt: skip
+
+
+def plan_memory(model_def: ModelDef, config_train, sharding: jax.sharding.Sharding, options: dict[str, Any]) -> Memory:
+    """Compiles the programs of a training step, and says what they need.
+
+    Args:
+      model_def: the model, its rung of train.remat and its attention.
+      config_train: the train section; accum_steps is a number here, not 0.
+      sharding: the device, which need not be here.
+      options: XLA's, for this compilation.
+    """
+    began = time.monotonic()
+    step = make_train_step(model_def, make_optimizer(config_train), config_train)
+    state = abstract_state(model_def, config_train)
+    batch = abstract_batch(config_train.batch_size // config_train.accum_steps, config_train.seq_len)
+    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), (state, batch))
+    programs = {"accumulate": step.accumulate} if config_train.accum_steps > 1 else {}
+    found = [
+        _compile(name, program.lower(*placed), state, batch, model_def, options)
+        for name, program in {**programs, "apply": step.apply}.items()
+    ]
+    fullest = max(found, key=lambda memory: memory.peak)
+    return fullest._replace(
+        hidden_remat=max(memory.hidden_remat for memory in found),
+        donated=min(memory.donated for memory in found),
+        compile_seconds=time.monotonic() - began,
+    )
+
+
+def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: ModelDef, options) -> Memory:
+    folder = Path(tempfile.mkdtemp(prefix="plan-"))
+    try:
+        compiled = lowered.compile(compiler_options={**options, "xla_dump_to": str(folder)})
+        values = live.read_fullest_moment(folder)
+    finally:
+        shutil.rmtree(folder)
+    sizes = compiled.memory_analysis()
+    parts = split_state(state)
+    parts["batch"] = sizes.argument_size_in_bytes - sum(parts.values())
+    # Results that are not put where an argument was come on top of the temporaries: the metrics.
+    temporaries = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    if values:
+        tokens = {batch.tokens.shape[1], batch.tokens.size}
+        shapes = [leaf.shape for leaf in state.params.values()]
+        gradients = live.find_gradients(values, shapes, model_def.spec.hidden_size, tokens)
+        parts["gradients"] = sum(value.num_bytes for value in gradients)
+        parts["activations"] = temporaries - parts["gradients"]
+    else:
+        parts["temporaries"] = temporaries
+    hidden = len(_HIDDEN_REMAT.findall(compiled.as_text()))
+    return Memory(parts, name, values[:NUM_LARGEST], hidden, sizes.alias_size_in_bytes, 0.0)

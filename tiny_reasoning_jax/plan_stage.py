@@ -1,0 +1,159 @@
+"""The plan of a run: shown by the plan stage for any card, and before training for the one that is attached.
+
+Settings that are left to the program (train.remat="auto", train.accum_steps=0) are settled here, once, before the first
+stage; what cannot fit is refused before anything is written.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import jax
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from ml_collections import FrozenConfigDict
+
+from tiny_reasoning_jax.data.tokenizer import find_tokenizer, load_tokenizer
+from tiny_reasoning_jax.device import device_memory
+from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model.attention import choice
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.model.spec import PUBLISHED, ModelSpec, parse_hf_config
+from tiny_reasoning_jax.plan import cards, choose
+from tiny_reasoning_jax.plan.memory import Memory, abstract_state, plan_memory, split_state
+from tiny_reasoning_jax.plan.report import Plan
+from tiny_reasoning_jax.run import Run, padded_vocabulary
+
+
+class Target(NamedTuple):
+    """What to compile for.
+
+    Attributes:
+      card: its facts.
+      sharding: of the arrays.
+      options: XLA's.
+    """
+
+    card: cards.Card
+    sharding: jax.sharding.Sharding
+    options: dict[str, Any]
+
+
+def run_plan(config: FrozenConfigDict) -> Plan:
+    """The plan of a configuration for config.plan.gpu; needs neither data nor weights, and writes nothing but the plan.
+
+    Raises:
+      UserError: nothing fits, no such card, or no compiler for it.
+    """
+    target = _attached() if config.plan.gpu == "attached" else _named(config.plan.gpu)
+    if target is None:
+        raise UserError(
+            "plan.gpu=attached, and this machine has no GPU that JAX can use; plan for one that is not here: "
+            f"--config.plan.gpu=<name>, of {', '.join(cards.CARDS)}"
+        )
+    plan = _plan(config, find_spec(config), target)
+    print(plan, flush=True)
+    if config.plan.output != "none":
+        plan.write(Path(config.plan.output))
+    return plan
+
+
+def settle(config: FrozenConfigDict) -> FrozenConfigDict:
+    """The configuration without open choices; prints the plan of a training and refuses what cannot fit.
+
+    Where nothing is going to be trained, what training would choose does not matter, and nothing is compiled.
+
+    Raises:
+      ShortageError: the run does not fit; the message names settings that do.
+    """
+    latest = Run(config, Path(config.workdir), None).latest_step()
+    trains = "train" in config.stages.split(",") and (latest is None or latest < config.train.num_steps)
+    target = _attached() if trains else None
+    if target is not None:
+        plan = _plan(config, find_spec(config), target)
+        print(plan, flush=True)
+        return plan.config
+    remat = "none" if config.train.remat == "auto" else config.train.remat
+    config = choose.with_train(config, remat=remat, accum_steps=config.train.accum_steps or 1)
+    if trains:
+        spec = find_spec(config)
+        parts = split_state(abstract_state(ModelDef(spec), config.train))
+        print(Plan(config, spec, None, None, Memory(parts, "", [], 0, 0, 0.0)), flush=True)
+    return config
+
+
+def _attached() -> Target | None:
+    """The GPU of this machine; None without one."""
+    device = jax.local_devices()[0]
+    memory = device_memory(device) if device.platform == "gpu" else None
+    if memory is None:
+        return None
+    sharding = jax.sharding.SingleDeviceSharding(device)
+    return Target(cards.describe_attached(device, memory), sharding, {})
+
+
+def _named(name: str) -> Target:
+    card = cards.find(name)
+    jax.config.update("jax_platforms", "cpu")  # a card that is here, or a driver that is not, has no part in this
+    # Without a card nothing can be timed: kernels are those that XLA takes untimed.
+    return Target(card, cards.sharding(card), {"xla_gpu_autotune_level": 0})
+
+
+def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
+    usable = cards.usable(target.card.memory)
+    config = choose.with_train(config, attention=_attention(config, spec, target.card))
+    measure = _measure(spec, target)
+    chosen, tried = choose.choose(config, spec, target.card, usable, measure)
+    if chosen is None:
+        raise choose.refuse(config, spec, target.card, usable, measure, tried)
+    return Plan(chosen.config, spec, target.card, usable, chosen.memory)
+
+
+def _attention(config: FrozenConfigDict, spec: ModelSpec, card: cards.Card) -> str:
+    """The backend that would train on a card."""
+    train, device = config.train, choice.Device("gpu", card.capability)
+    return choice.candidates(
+        train.attention, device, seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype
+    )[0]
+
+
+def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Memory]:
+    def measure(config: FrozenConfigDict) -> Memory:
+        train = config.train
+        print(f"plan: compiling remat {train.remat}, {train.accum_steps} micro-batches", flush=True)
+        model_def = ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
+        return plan_memory(model_def, train, target.sharding, target.options)
+
+    return measure
+
+
+def find_spec(config: FrozenConfigDict) -> ModelSpec:
+    """The shape of the run's model, without its weights.
+
+    Raises:
+      UserError: a hub id whose shape is not known here, and the hub does not tell it.
+    """
+    source, tokenizer = config.model.source, config.tokenizer
+    if source == "random":
+        is_new = tokenizer.source == "procedural"
+        num_ids = tokenizer.vocab_size if is_new else len(load_tokenizer(find_tokenizer(tokenizer.source)))
+        return ModelSpec(vocab_size=padded_vocabulary(num_ids), **config.model.random)
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        path = folder / "config.json"
+    elif source in PUBLISHED:
+        return PUBLISHED[source]
+    else:
+        try:
+            path = Path(huggingface_hub.hf_hub_download(source, "config.json"))
+        except (OSError, HfHubHTTPError, HFValidationError) as error:
+            raise UserError(
+                f"the shape of {source!r} is not known here, and the Hugging Face hub did not tell it "
+                f"({type(error).__name__}); give a folder with its config.json as --config.model.source, or one of "
+                f"{', '.join(PUBLISHED)}"
+            ) from error
+    try:
+        return parse_hf_config(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); take the file that came with the weights") from error
