@@ -6,7 +6,7 @@ Every input must be accepted, refused with a message (UserError), or have its ba
 anything else (another exception, a crash, a hang, memory used up, a file written) is a defect: it is printed with the
 number of its input, and the command ends with 1. Input i of a reader is the same in every run of one seed:
 
-    python tests/fuzz/fuzz_worker.py "safetensors header" 0 1234 1235
+    python tests/fuzz/fuzz_worker.py FOLDER "safetensors header" 0 1234 1235
 """
 
 import argparse
@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=120_000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1, help="at work at once")
-    parser.add_argument("--readers", nargs="*", default=list(READERS), help="the names of those to run")
+    parser.add_argument(
+        "--readers", nargs="*", default=[n for n, r in READERS.items() if r.share], help="the names of those to run"
+    )
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     readers = [READERS[name] for name in args.readers]

@@ -3,8 +3,10 @@
 import collections
 import dataclasses
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -33,51 +35,45 @@ class Summary:
 def fuzz(reader: str, count: int, seed: int = 0, start: int = 0) -> Summary:
     """Runs the inputs start to start + count of one reader."""
     summary, stop = Summary(reader), start + count
+    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # in memory: every input is a file
     while start < stop:
-        command = [
-            sys.executable,
-            str(Path(__file__).with_name("fuzz_worker.py")),
-            reader,
-            str(seed),
-            str(start),
-            str(stop),
-        ]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-            errors = []
-            drain = threading.Thread(target=lambda: errors.extend(process.stderr))  # noqa: B023
-            drain.start()
-            ready = _read_line(process)
-            if ready != "ready\n":
-                process.kill()
-                drain.join()
-                raise RuntimeError(f"{reader}: the worker did not start: {''.join(errors)[-2000:]}")
-            ended = False
-            while line := _read_line(process):
-                if not line.endswith("\n"):
-                    break
-                number, outcome, detail, *seconds = json.loads(line)
-                if number == "end":
-                    ended = True
-                    summary.peak_mb = max(summary.peak_mb, detail)
-                    if outcome:
-                        summary.others.append((stop, f"files appeared or are gone: {outcome}"))
-                    break
-                start = number + 1
-                summary.outcomes[outcome] += 1
-                summary.slowest = max(summary.slowest, seconds[0])
-                if outcome == "other":
-                    summary.others.append((number, detail))
-                elif outcome == "refused":
-                    summary.messages.add(detail)
-            process.kill() if not ended else process.wait()
-            drain.join()
-        if not ended:
-            summary.outcomes["other"] += 1
-            summary.others.append((start, f"the process ended with {process.wait()}: {''.join(errors)[-1500:]}"))
-            start += 1
-        else:
-            start = stop
+        with tempfile.TemporaryDirectory(dir=shm) as root:
+            start = _run(summary, [root, reader, str(seed), str(start), str(stop)], start, stop)
     return summary
+
+
+def _run(summary: Summary, args: list[str], start: int, stop: int) -> int:
+    """Runs one process, which may end before its time; returns the number of the next input."""
+    command = [sys.executable, str(Path(__file__).with_name("fuzz_worker.py")), *args]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        errors: list[str] = []
+        drain = threading.Thread(target=lambda: errors.extend(process.stderr))
+        drain.start()
+        if _read_line(process) != "ready\n":
+            process.kill()
+            drain.join()
+            raise RuntimeError(f"{summary.reader}: the worker did not start: {''.join(errors)[-2000:]}")
+        while (line := _read_line(process)).endswith("\n"):
+            number, outcome, detail, *seconds = json.loads(line)
+            if number == "end":
+                summary.peak_mb = max(summary.peak_mb, detail)
+                if outcome:
+                    summary.others.append((stop, f"files appeared or are gone: {outcome}"))
+                process.wait()
+                drain.join()
+                return stop
+            start = number + 1
+            summary.outcomes[outcome] += 1
+            summary.slowest = max(summary.slowest, seconds[0])
+            if outcome == "other":
+                summary.others.append((number, detail))
+            elif outcome == "refused":
+                summary.messages.add(detail)
+        code = process.wait()
+        drain.join()
+    summary.outcomes["other"] += 1
+    summary.others.append((start, f"the process ended with {code}: {''.join(errors)[-1500:]}"))
+    return start + 1
 
 
 def _read_line(process: subprocess.Popen) -> str:

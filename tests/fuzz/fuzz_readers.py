@@ -3,6 +3,9 @@
 import dataclasses
 import gzip
 import json
+import os
+import random
+import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped
 from tiny_reasoning_jax.data.sources import read_source
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
 
@@ -53,7 +57,7 @@ class Reader:
 
     Attributes:
       name: what it reads.
-      share: of all inputs, in parts.
+      share: of all inputs, in parts; 0 of what only tests the fuzzer.
       create: writes a whole folder.
       damage: by the end of a file's name, what does damage to it; other files stay as they are.
       read: reads the folder as the program does; returns the number of records that were dropped with a reason.
@@ -232,6 +236,30 @@ def _read_checkpoint(folder: Path) -> None:
     store.restore_params(opened)
 
 
+def _write_number(folder: Path) -> None:
+    (folder / "number.txt").write_text("-1")
+
+
+def _damage_number(rng: random.Random, _: bytes) -> bytes:
+    return str(rng.randrange(6)).encode()
+
+
+def _fail(folder: Path) -> int | None:
+    """Does, by the number in the file, all that no reader may do."""
+    number = int((folder / "number.txt").read_text())
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if number == 2:
+        bytearray(1 << 40)
+    if number == 3:
+        (folder.parent.parent / "outside").write_text("x")
+    if number == 4:
+        raise UserError("four")
+    if number == 5:
+        raise KeyError("five")
+    return None
+
+
 _JSON, _LINES, _BYTES = mutations.damage_json, mutations.damage_lines, mutations.damage_bytes
 _TENSORS = mutations.damage_safetensors
 READERS = {
@@ -264,5 +292,6 @@ READERS = {
         Reader("tokenizer", 3, _write_tokenizer, {".json": _JSON}, _read_tokenizer),
         Reader("chat template", 1, _write_template, {".jinja": mutations.damage_template}, _read_template),
         Reader("checkpoint", 1, _write_checkpoint, {"": mutations.damage_any}, _read_checkpoint),
+        Reader("self-test", 0, _write_number, {".txt": _damage_number}, _fail),
     )
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Damages and reads, in a process of its own: `python fuzz_worker.py READER SEED START STOP`, from fuzz_pool.
+"""Damages and reads, in a process of its own: `python fuzz_worker.py FOLDER READER SEED START STOP`, from fuzz_pool.
 
 Input i is the same whenever it is asked for. A line of JSON goes out for every input: its number, its outcome, the
 seconds of processor time it took. Memory beyond MAX_BYTES is refused by the system; SECONDS are too long.
@@ -11,7 +11,6 @@ import random
 import resource
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -24,6 +23,11 @@ SECONDS = 30.0  # by the clock: the machine may be busy
 
 class TookTooLong(BaseException):
     """Is no Exception, so that no reader takes it for one."""
+
+
+def stop_waiting(*_) -> None:
+    """The handler of the alarm that `run_one` sets."""
+    raise TookTooLong
 
 
 def find_targets(reader, folder: Path) -> dict[str, bytes]:
@@ -61,43 +65,35 @@ def run_one(reader, folder: Path, targets: dict[str, bytes], rng: random.Random)
     return outcome
 
 
-def main(reader_name: str, seed: str, start: int, stop: int) -> None:
+def main(root: Path, reader_name: str, seed: str, start: int, stop: int) -> None:
     from fuzz_readers import READERS
 
     logging.disable()
     output = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # the libraries print
     reader = READERS[reader_name]
-
-    def too_long(*_):
-        raise TookTooLong
-
-    signal.signal(signal.SIGALRM, too_long)
-    shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=shm) as root:
-        folder = Path(root) / "work" / "given"
-        folder.mkdir(parents=True)
-        os.chdir(Path(root) / "work")
-        reader.create(folder)
-        targets = find_targets(reader, folder)
-        assert targets, reader.name
-        reader.read(
-            folder
-        )  # what is whole is accepted; and all that is imported late is there before memory is counted
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_BYTES,) * 2)
-        before = sorted(str(path) for path in Path(root).rglob("*"))
-        print("ready", file=output)
-        for number in range(start, stop):
-            begin = time.process_time()
-            outcome, detail = run_one(reader, folder, targets, random.Random(f"{reader_name} {seed} {number}"))
-            seconds = round(time.process_time() - begin, 4)
-            detail = detail[:2000] if outcome == "other" else detail[:160]
-            print(json.dumps([number, outcome, detail, seconds]), file=output)
-        after = sorted(str(path) for path in Path(root).rglob("*"))
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-        print(json.dumps(["end", sorted(set(after) ^ set(before)), peak]), file=output)
+    signal.signal(signal.SIGALRM, stop_waiting)
+    folder = root / "work" / "given"
+    folder.mkdir(parents=True)
+    os.chdir(root / "work")
+    reader.create(folder)
+    targets = find_targets(reader, folder)
+    assert targets, reader.name
+    reader.read(folder)  # what is whole is accepted; and what is imported late is there before memory is counted
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MAX_BYTES,) * 2)
+    before = sorted(str(path) for path in root.rglob("*"))
+    print("ready", file=output)
+    for number in range(start, stop):
+        begin = time.process_time()
+        outcome, detail = run_one(reader, folder, targets, random.Random(f"{reader_name} {seed} {number}"))
+        seconds = round(time.process_time() - begin, 4)
+        detail = detail[:2000] if outcome == "other" else detail[:160]
+        print(json.dumps([number, outcome, detail, seconds]), file=output)
+    after = sorted(str(path) for path in root.rglob("*"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(json.dumps(["end", sorted(set(after) ^ set(before)), peak]), file=output)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
