@@ -118,8 +118,8 @@ def get_config() -> config_dict.ConfigDict:
     # "most" (no matrix product runs twice), "some" (gate and up do), "full" (nearly all do); see model/remat.py.
     # "auto": the fastest that the card has room for, which is compiled before the run to be sure; on a CPU "none".
     train.remat = "auto"
-    # How attention is computed: "auto" (the fastest that the device has, see tiny_reasoning_jax/model/attention/choice.py;
-    # a kernel only after a self-test there), "cudnn", "triton", "blockwise", or "reference", which holds all scores.
+    # How attention is computed: "auto" (the fastest that the device has, see model/attention/choice.py; kernels only
+    # after a self-test there), "cudnn", "triton", "blockwise", or "reference", which holds all scores of a row at once.
     train.attention = "auto"
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps

@@ -156,7 +156,7 @@ def _evaluate(this: Run, asked: _Asked, loaded: list[_Loaded]) -> None:
             f"the tokenizer of {asked.name} has {len(tokenizer)} entries, its embedding only {spec.vocab_size} rows; "
             "copy the model's files again"
         )
-    model_def = make_model_def(config, spec)
+    model_def = make_model_def(config, spec, trains=False)
     questions = [(one.task, evaluate.pose(one.task, one.problems, tokenizer, config.eval, model_def)) for one in loaded]
     folder, samples = this.workdir / "eval", {}
     folder.mkdir(exist_ok=True)

@@ -15,6 +15,7 @@ from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import tasks
 from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.model.attention import choice
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
 
@@ -36,10 +37,24 @@ class Run(NamedTuple):
         return max(store.committed_steps(self.checkpoints), default=None) if self.checkpoints.is_dir() else None
 
 
-def make_model_def(config: FrozenConfigDict, spec: ModelSpec) -> ModelDef:
-    """The model as this configuration computes it."""
-    train = config.train
-    return ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
+def make_model_def(config: FrozenConfigDict, spec: ModelSpec, *, trains: bool = True) -> ModelDef:
+    """The model as this configuration computes it.
+
+    Args:
+      config: the run's; train.attention="auto" becomes the first choice for the device at hand.
+      spec: its shape.
+      trains: False for a model that only writes, which attends through its cache: train.attention is not asked, and may
+        be one that this machine has not.
+
+    Raises:
+      UserError: the device cannot compute what train.attention asks for.
+    """
+    train, name = config.train, "reference"
+    if trains:
+        name, *_ = choice.candidates(
+            train.attention, choice.attached(), seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype
+        )
+    return ModelDef(spec, dtype=train.compute_dtype, attention=name, remat=train.remat)
 
 
 def padded_vocabulary(num_ids: int) -> int:

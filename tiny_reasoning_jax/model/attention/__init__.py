@@ -1,16 +1,18 @@
 """Attention of training: who sees whom, and the backends that compute it.
 
 A backend has the signature `attend(q, k, v, segment_ids) -> context`; rows are packed, and a token sees only earlier
-tokens of its own segment. Every backend in BACKENDS must pass tests/model/test_attention.py (packed == apart, grouped
-heads included): a backend that drops segment ids trains on a mixture of unrelated examples and says nothing.
+tokens of its own segment. A backend that drops segment ids trains on a mixture of unrelated examples and says nothing:
+every one must pass the laws in tests/model, and what runs only on a card its self-test there (self_test.py) as well.
+choice.py says which one trains where.
 """
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model.attention import cudnn, triton
 from tiny_reasoning_jax.model.attention.plain import blockwise, masked_attention, packed_mask, reference
 
 __all__ = ["BACKENDS", "blockwise", "masked_attention", "packed_mask", "reference", "select"]
 
-BACKENDS = {"reference": reference, "blockwise": blockwise}
+BACKENDS = {"reference": reference, "blockwise": blockwise, "cudnn": cudnn.attend, "triton": triton.triton}
 
 
 def select(name: str):

@@ -61,8 +61,8 @@ def blockwise(
     T = q.shape[1]
     if T <= block:
         return reference(q, k, v, segment_ids)
-    if T % block:
-        raise UserError(f"train.seq_len={T} is not a multiple of {block}, the query block of blockwise attention")
+    if reason := refusal(T, block):
+        raise UserError(reason)
 
     @jax.checkpoint
     def one_block(first_query):
@@ -72,3 +72,11 @@ def blockwise(
 
     blocks = jax.lax.map(one_block, jnp.arange(0, T, block))  # [T / block, B, block, N, H]
     return jnp.moveaxis(blocks, 0, 1).reshape(q.shape)
+
+
+def refusal(T: int, block: int = 512) -> str | None:
+    """Why rows of T tokens cannot be cut into blocks; None if they can."""
+    if T <= block or T % block == 0:
+        return None
+    above = -(-T // block) * block
+    return f"train.seq_len={T} is not a multiple of {block}, the query block of blockwise attention; take {above}"
