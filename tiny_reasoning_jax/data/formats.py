@@ -102,8 +102,6 @@ def parse_record(record: object, record_id: str, source: str, format: str = "aut
             raise Unusable("invalid characters")
         if reasoning and not arrives(reasoning, answer):
             raise Unusable("answer not in the reasoning", answers.extract(answer) or answer)
-    except RecursionError:
-        return Dropped(record_id, "nested too deeply")
     except Unusable as unusable:
         detail = unusable.detail[:_DETAIL_CHARS].encode("utf-8", "replace").decode()
         return Dropped(record_id, unusable.reason, detail=detail)

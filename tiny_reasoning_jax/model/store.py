@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -195,11 +196,24 @@ def _explain_damage(step_folder: Path, others: list[int]):
 
     Orbax and those below it raise unrelated types; nothing of ours runs in there but the checks of what they gave.
     """
+    if sys.unraisablehook is not _pass_over_late_answers:
+        global _print_unraisable
+        _print_unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over_late_answers
     try:
         yield
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip()[:300]}"
         raise UserError(_damaged(step_folder, why, others)) from error
+
+
+_print_unraisable = sys.unraisablehook
+
+
+def _pass_over_late_answers(unraisable) -> None:
+    """Where one array cannot be read, Orbax gives up, and each answer for another one would print a traceback."""
+    error = unraisable.exc_value
+    if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
+        _print_unraisable(unraisable)
 
 
 def _damaged(step_folder: Path, why: str, others: list[int]) -> str:
