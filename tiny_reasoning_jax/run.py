@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import FrozenConfigDict
 
-from convert import from_hf, hf_folder
+from convert import from_hf, hf_folder, to_hf
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data.gather import is_generated
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
@@ -85,6 +85,7 @@ def load_source(this: Run) -> from_hf.Loaded:
 def load_checkpoint(folder: Path) -> tuple[ModelSpec, Params]:
     """A checkpoint's model, with its parameters on the first device; `folder` is that of one step."""
     opened = store.open_checkpoint(folder)
+    to_hf.check_params(opened)
     params = store.restore_params(opened, sharding=jax.sharding.SingleDeviceSharding(jax.devices()[0]))
     return parse_hf_config(opened.meta["model_config"]), params
 
