@@ -122,7 +122,10 @@ def damage_json(rng: random.Random, data: bytes) -> bytes:
         tree = json.loads(data)
     except (ValueError, RecursionError):  # damaged once already
         return damage_bytes(rng, data)
-    return write_json(rng, damage_tree(rng, tree))
+    try:
+        return write_json(rng, damage_tree(rng, tree))
+    except RecursionError:  # nested deeply by the damage before
+        return damage_bytes(rng, data)
 
 
 def damage_any(rng: random.Random, data: bytes) -> bytes:

@@ -341,6 +341,20 @@ def test_one_value_cannot_fill_memory_as_every_row_of_a_parquet_file(tmp_path):
     assert most < 400 << 20  # 64 rows at once would be 1 GiB
 
 
+def test_a_parquet_columns_name_that_is_no_text_is_told_with_the_file(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"question": ["How many?"], "answer": ["4"], "zzzz": [{"yyyy": 1}]})
+    pyarrow.parquet.write_table(table, tmp_path / "train.parquet", store_schema=False)
+    for name in (b"zzzz", b"yyyy"):
+        data = (tmp_path / "train.parquet").read_bytes()
+        (tmp_path / "train.parquet").write_bytes(data.replace(name, b"\xdc" + name[1:]))
+        with pytest.raises(UserError, match="train.parquet' cannot be read on after 0 records"):
+            list(read_source(str(tmp_path)))
+        (tmp_path / "train.parquet").write_bytes(data)
+
+
 def test_parquet_values_that_python_has_not_cost_their_record(tmp_path):
     import pyarrow
     import pyarrow.parquet

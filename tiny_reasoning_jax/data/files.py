@@ -206,7 +206,8 @@ def _read_parquet(path: Path, name: str) -> Iterator[Raw]:
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from _read_rows(batch, name, first)
                 first += batch.num_rows
-    except pyarrow.ArrowException as error:
+    # pyarrow lets through what Python raises, where a column's name is no UTF-8 for instance.
+    except (pyarrow.ArrowException, ValueError, TypeError, LookupError, OverflowError) as error:
         raise _Damaged(str(error)) from error
 
 
