@@ -17,7 +17,8 @@ from ml_collections import FrozenConfigDict
 from tiny_reasoning_jax.data.tokenizer import find_tokenizer, load_tokenizer
 from tiny_reasoning_jax.device import device_memory
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.model.attention import choice
+from tiny_reasoning_jax.model import attention
+from tiny_reasoning_jax.model.attention import choice, cudnn, self_test
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import PUBLISHED, ModelSpec, parse_hf_config
 from tiny_reasoning_jax.plan import cards, choose
@@ -33,11 +34,13 @@ class Target(NamedTuple):
       card: its facts.
       sharding: of the arrays.
       options: XLA's.
+      attached: whether the card is here, so that kernels can be tried on it.
     """
 
     card: cards.Card
     sharding: jax.sharding.Sharding
     options: dict[str, Any]
+    attached: bool
 
 
 def run_plan(config: FrozenConfigDict) -> Plan:
@@ -90,19 +93,19 @@ def _attached() -> Target | None:
     if memory is None:
         return None
     sharding = jax.sharding.SingleDeviceSharding(device)
-    return Target(cards.describe_attached(device, memory), sharding, {})
+    return Target(cards.describe_attached(device, memory), sharding, {}, attached=True)
 
 
 def _named(name: str) -> Target:
     card = cards.find(name)
     jax.config.update("jax_platforms", "cpu")  # a card that is here, or a driver that is not, has no part in this
     # Without a card nothing can be timed: kernels are those that XLA takes untimed.
-    return Target(card, cards.sharding(card), {"xla_gpu_autotune_level": 0})
+    return Target(card, cards.sharding(card), {"xla_gpu_autotune_level": 0}, attached=False)
 
 
 def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
     usable = cards.usable(target.card.memory)
-    config = choose.with_train(config, attention=_attention(config, spec, target.card))
+    config = choose.with_train(config, attention=_attention(config, spec, target))
     measure = _measure(spec, target)
     chosen, tried = choose.choose(config, spec, target.card, usable, measure)
     if chosen is None:
@@ -110,12 +113,20 @@ def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
     return Plan(chosen.config, spec, target.card, usable, chosen.memory)
 
 
-def _attention(config: FrozenConfigDict, spec: ModelSpec, card: cards.Card) -> str:
-    """The backend that would train on a card."""
-    train, device = config.train, choice.Device("gpu", card.capability)
-    return choice.candidates(
+def _attention(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> str:
+    """The backend that would train on a card; on one that is here, the best that passes its self-test."""
+    train, device = config.train, choice.Device("gpu", target.card.capability)
+    names = choice.candidates(
         train.attention, device, seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype
-    )[0]
+    )
+    if not target.attached:
+        return names[0]
+    heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}
+    name, said = self_test.settle(
+        train.attention, names, attention.BACKENDS, **heads, dtype=train.compute_dtype, seq_len=train.seq_len
+    )
+    print("\n".join(said), flush=True)
+    return name
 
 
 def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Memory]:
@@ -123,7 +134,15 @@ def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Me
         train = config.train
         print(f"plan: compiling remat {train.remat}, {train.accum_steps} micro-batches", flush=True)
         model_def = ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
-        return plan_memory(model_def, train, target.sharding, target.options)
+        memory = plan_memory(model_def, train, target.sharding, target.options)
+        if train.attention != "cudnn" or target.attached:
+            return memory
+        # Only cuDNN itself tells XLA what it needs beside its operands, and it does not speak without a card.
+        workspace = cudnn.workspace_bytes(
+            train.batch_size // train.accum_steps, train.seq_len, spec.num_attention_heads, spec.num_key_value_heads,
+            spec.head_dim,
+        )  # fmt: skip
+        return memory._replace(parts={**memory.parts, "workspace": workspace})
 
     return measure
 

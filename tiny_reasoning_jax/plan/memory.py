@@ -26,7 +26,8 @@ class Memory(NamedTuple):
 
     Attributes:
       parts: bytes by what they are; their sum is the peak. "parameters", "master", "moments", "accumulator", "batch",
-        then either "gradients" and "activations", or, where XLA has not written down what is where, "temporaries".
+        then either "gradients" and "activations", or, where XLA has not written down what is where, "temporaries"; and
+        "workspace", of cuDNN's attention, where there is no card to compile on.
       variant: which of the step's two programs has the peak: "accumulate" or "apply".
       largest: largest temporaries at the fullest moment.
       hidden_remat: instructions that XLA recomputes to save memory, without being asked.
