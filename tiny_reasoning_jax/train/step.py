@@ -16,7 +16,7 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train import master as master_of
-from tiny_reasoning_jax.train.optimizer import Optimizer, accumulator, inner_state
+from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state
 
 
 class TrainState(NamedTuple):
