@@ -1,7 +1,8 @@
 """The three kernels of packed attention, each the work of one program on one tile.
 
 The calls in triton.py take a block's leading axes away, so that refs have the shapes in the docstrings here; G is the
-query heads of a group. "lse" is log2 of the sum of 2 ** (score * log2(e)): exp2 is what the hardware has.
+query heads of a group. Scores here are q k, not yet over sqrt(H), and so is lse, their log-sum-exp: the factor to the
+exponent of 2, which is what the hardware has, is `to_log2` for both.
 """
 
 import math
@@ -35,7 +36,7 @@ def forward(ranges_ref, ids_ref, q_ref, k_ref, v_ref, out_ref, lse_ref, *, block
         shrink = jnp.exp2((high - level) * to_log2)
         total = total * shrink + jnp.sum(weights, axis=1)
         v = v_ref[keys, :]
-        return acc * shrink[:, None] + _product(weights.astype(v.dtype), v), new_high, total
+        return _product(weights.astype(v.dtype), v, acc * shrink[:, None]), new_high, total
 
     nothing = jnp.zeros((block_q, H), jnp.float32), jnp.full(block_q, -jnp.inf), jnp.zeros(block_q)
     acc, high, total = _visit(ranges_ref, body, nothing)
@@ -43,7 +44,7 @@ def forward(ranges_ref, ids_ref, q_ref, k_ref, v_ref, out_ref, lse_ref, *, block
     total = jnp.where(sees, total, 1.0)
     out_ref[...] = (acc / total[:, None]).astype(out_ref.dtype)
     # +inf, so that its weights in the backward pass are 0.
-    lse_ref[...] = jnp.where(sees, high * to_log2 + jnp.log2(total), jnp.inf)
+    lse_ref[...] = jnp.where(sees, high + jnp.log2(total) / to_log2, jnp.inf)
 
 
 def backward_q(
@@ -58,18 +59,18 @@ def backward_q(
     q, d_out, query_ids = q_ref[...], d_out_ref[...], ids_ref[pl.ds(first_query, block_q)]
     delta = jnp.sum(d_out.astype(jnp.float32) * out_ref[...].astype(jnp.float32), axis=1)
     delta_ref[...] = delta
-    delta, lse = delta[:, None], lse_ref[...][:, None]
+    minus_delta, minus_lse = -delta[:, None], -lse_ref[...][:, None]
     to_log2 = H**-0.5 * math.log2(math.e)
 
     def body(tile, dq, masked):
         keys = pl.ds(tile * block_k, block_k)
         k = k_ref[keys, :]
-        weights = jnp.exp2(_product(q, k.T) * to_log2 - lse)
+        weights = jnp.exp2(_product(q, k.T, minus_lse) * to_log2)
         if masked:
             visible = _visible(query_ids[:, None], first_query, ids_ref[keys][None, :], tile * block_k)
             weights = jnp.where(visible, weights, 0.0)
-        d_scores = weights * (_product(d_out, v_ref[keys, :].T) - delta)
-        return dq + _product(d_scores.astype(k.dtype), k)
+        d_scores = weights * _product(d_out, v_ref[keys, :].T, minus_delta)
+        return _product(d_scores.astype(k.dtype), k, dq)
 
     dq = _visit(ranges_ref, body, jnp.zeros((block_q, H), jnp.float32))
     dq_ref[...] = (dq * H**-0.5).astype(dq_ref.dtype)
@@ -93,13 +94,14 @@ def backward_kv(
             dk, dv = sums
             queries = pl.ds(tile * block_q, block_q)
             q, d_out = q_ref[queries, g, :], d_out_ref[queries, g, :]
-            weights = jnp.exp2(_product(k, q.T) * to_log2 - lse_ref[g, queries][None, :])
+            # Subtracted here, where backward_q starts from it: Triton does not fetch ahead what a product starts from.
+            weights = jnp.exp2((_product(k, q.T) - lse_ref[g, queries][None, :]) * to_log2)
             if masked:
                 visible = _visible(ids_ref[queries][None, :], tile * block_q, key_ids[:, None], first_key)
                 weights = jnp.where(visible, weights, 0.0)
-            dv = dv + _product(weights.astype(d_out.dtype), d_out)
+            dv = _product(weights.astype(d_out.dtype), d_out, dv)
             d_scores = weights * (_product(v, d_out.T) - delta_ref[g, queries][None, :])
-            return dk + _product(d_scores.astype(q.dtype), q), dv
+            return _product(d_scores.astype(q.dtype), q, dk), dv
 
         return _visit(ranges_ref, body, sums)
 
@@ -132,7 +134,11 @@ def _visible(query_ids, first_query, key_ids, first_key):
     return (query_ids == key_ids) & (query_ids != 0) & (at(first_query, query_ids) >= at(first_key, key_ids))
 
 
-def _product(a, b):
-    """a @ b, added up in float32. Of float32 operands all bits count: they are for checks, not for speed."""
+def _product(a, b, start=None):
+    """start + a @ b in float32; the tensor cores add to `start` by themselves.
+
+    Of float32 operands all bits count: they are for checks, not for speed.
+    """
     precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+    product = jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+    return product if start is None else start + product
