@@ -1,0 +1,188 @@
+"""Attention backends of training beside each other: right or wrong, milliseconds, TFLOP/s.
+
+    python benchmarks/attention.py             # on a GPU, some minutes
+    python benchmarks/attention.py --sweep     # there too: tile sizes of the Triton kernels
+    python benchmarks/attention.py             # on a CPU: the plain backends on small shapes, to try this program
+
+On a GPU results go to benchmarks/results/attention_<device>.json, with --sweep to attention_<device>_sweep.json, whose
+"best" belong into the table in model/attention/triton_tiles.py. Rows are full, [B, T] of one causal segment each or of
+8 or 32 ragged ones; Qwen3-1.7B's heads in bfloat16. "error" is the largest error in the self-test of training (output
+and gradients, packed against float32 and against each segment alone), beside its tolerance. "forward" is a call, "both"
+a call and its gradients, in milliseconds: the median over samples of several calls in a row, whose inputs take turns.
+TFLOP/s count what causal segments need and no more, whatever a backend really computes: 2 N H sum(length^2) forward,
+2.5 times that backward (five products for two).
+"""
+
+import argparse
+import functools
+import itertools
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tiny_reasoning_jax.model.attention import BACKENDS, choice, self_test, triton, triton_tiles
+from tiny_reasoning_jax.model.attention.triton_tiles import Blocks
+
+RESULTS = Path(__file__).parent / "results"
+SEGMENTS = (1, 8, 32)
+ON_GPU = {"shapes": ((4, 4096), (1, 16_384), (1, 32_768)), "heads": (16, 8, 128), "calls": 10, "samples": 11}
+ON_CPU = {"shapes": ((2, 512), (1, 1024)), "heads": (4, 2, 32), "calls": 1, "samples": 3}
+LONGEST_REFERENCE = 4096  # all scores of longer rows fill a card
+
+
+def ragged(B: int, T: int, num_segments: int, seed: int = 0) -> np.ndarray:
+    """Segment ids int32 [B, T] of full rows with so many segments, log-normal lengths (sigma 0.8)."""
+    rng = np.random.default_rng(seed)
+    parts = np.cumsum(rng.lognormal(0, 0.8, (B, num_segments)), axis=1)
+    ends = np.round(parts / parts[:, -1:] * T).astype(int)[:, :-1]
+    return np.stack([1 + np.searchsorted(row, np.arange(T), side="right") for row in ends]).astype(np.int32)
+
+
+def make_inputs(B: int, T: int, num_segments: int, heads: tuple[int, int, int], copies: int) -> list[tuple]:
+    """(q, k, v, cotangent, segment ids) several times, random in bfloat16."""
+    N, K, H = heads
+    ids = jnp.asarray(ragged(B, T, num_segments))
+    normal = lambda key, n: jax.random.normal(key, (B, T, n, H), jnp.bfloat16)
+    keys = jax.random.split(jax.random.key(0), (copies, 4))
+    return [tuple(normal(key, n) for key, n in zip(row, (N, K, K, N), strict=True)) + (ids,) for row in keys]
+
+
+def forward_flops(ids: jax.Array, heads: tuple[int, int, int]) -> float:
+    """FLOPs of the forward pass: a query of a segment sees on average half its segment."""
+    squares = sum(float(np.sum(np.unique(row, return_counts=True)[1] ** 2.0)) for row in np.asarray(ids))
+    return 2 * heads[0] * heads[2] * squares
+
+
+def milliseconds(run: Callable, inputs: list[tuple], calls: int, samples: int) -> float:
+    """Median time of a call."""
+    for args in inputs:
+        jax.block_until_ready(run(*args))
+    turns, seconds = itertools.cycle(inputs), []
+    for _ in range(samples):
+        began = time.perf_counter()
+        results = [run(*next(turns)) for _ in range(calls)]
+        jax.block_until_ready(results)
+        seconds.append((time.perf_counter() - began) / calls)
+    return 1e3 * statistics.median(seconds)
+
+
+def both(attend: Callable, q, k, v, d_out, ids):
+    """Output and gradients."""
+    out, pull = jax.vjp(lambda q, k, v: attend(q, k, v, ids), q, k, v)
+    return out, pull(d_out)
+
+
+def measure(name: str, B: int, T: int, num_segments: int, how: dict) -> dict:
+    """Times of one backend on one shape, or why there are none."""
+    heads, attend = how["heads"], BACKENDS[name]
+    row = {"backend": name, "B": B, "T": T, "segments": num_segments}
+    reason = choice.refusal(name, choice.attached(), seq_len=T, head_dim=heads[2], dtype=jnp.bfloat16)
+    if name == "reference" and T > LONGEST_REFERENCE:
+        reason = "its scores fill the card"
+    if reason:
+        return row | {"skipped": reason}
+    inputs = make_inputs(B, T, num_segments, heads, copies=3)
+    flops = forward_flops(inputs[0][4], heads)
+    kinds = {
+        "forward": (jax.jit(lambda q, k, v, d_out, ids: attend(q, k, v, ids)), flops),
+        "both": (jax.jit(functools.partial(both, attend)), 3.5 * flops),
+    }
+    try:
+        for kind, (run, count) in kinds.items():
+            ms = milliseconds(run, inputs, how["calls"], how["samples"])
+            row |= {f"{kind}_ms": round(ms, 3), f"{kind}_tflops": float(f"{count / ms / 1e9:.4g}")}
+    except jax.errors.JaxRuntimeError as error:  # most likely out of memory
+        row["failed"] = str(error).splitlines()[0][:200]
+    return row
+
+
+def check(name: str, how: dict) -> dict:
+    """Whether a backend is right on this device, by the self-test of training."""
+    N, K, H = how["heads"]
+    reason = choice.refusal(name, choice.attached(), seq_len=1024, head_dim=H, dtype=jnp.bfloat16)
+    if reason:
+        return {"backend": name, "skipped": reason}
+    outcome = self_test.test(BACKENDS[name], N=N, K=K, H=H, dtype=jnp.bfloat16, seq_len=1024)
+    error = {"error": round(outcome.error, 5), "where": outcome.where, "tolerance": self_test.TOLERANCE}
+    return {"backend": name, "passed": outcome.passed, **error}
+
+
+def sweep(how: dict, report: Callable[[dict], None]) -> None:
+    """Times each Triton kernel alone with many tile sizes, on one and on eight segments a row, and says the best."""
+    B, T = how["shapes"][0]
+    sets = [make_inputs(B, T, num_segments, how["heads"], copies=3) for num_segments in (1, 8)]
+    plan = triton_tiles.choose(jnp.bfloat16)
+
+    def residuals(q, k, v, d_out, ids):
+        out, lse = triton._forward(q, k, v, ids, plan.forward, False)
+        _, delta = triton._backward_q(q, k, v, ids, out, lse, d_out, plan.backward_q, False)
+        return q, k, v, d_out, ids, out, lse, delta
+
+    sets = [[jax.jit(residuals)(*args) for args in inputs] for inputs in sets]
+    kernels = {
+        "forward": lambda blocks, q, k, v, d_out, ids, out, lse, delta: triton._forward(q, k, v, ids, blocks, False),
+        "backward_q": lambda blocks, q, k, v, d_out, ids, out, lse, delta: triton._backward_q(
+            q, k, v, ids, out, lse, d_out, blocks, False
+        ),
+        "backward_kv": lambda blocks, q, k, v, d_out, ids, out, lse, delta: triton._backward_kv(
+            q, k, v, ids, lse, delta, d_out, blocks, False
+        ),
+    }
+    for name, kernel in kernels.items():
+        stays, moves = (64, 128), (32, 64, 128)
+        tiles = itertools.product(moves, stays) if name == "backward_kv" else itertools.product(stays, moves)
+        times = {}
+        for (block_q, block_k), warps, stages in itertools.product(list(tiles), (4, 8), (2, 3, 4)):
+            blocks = Blocks(block_q, block_k, warps, stages)
+            row = {"kernel": name, "blocks": [block_q, block_k, warps, stages]}
+            try:
+                run = jax.jit(functools.partial(kernel, blocks))
+                ms = [milliseconds(run, inputs, how["calls"], how["samples"]) for inputs in sets]
+                times[blocks] = sum(ms)
+                row |= {"one_ms": round(ms[0], 3), "eight_ms": round(ms[1], 3)}
+            except Exception as error:  # what a card has too little shared memory for, or Triton cannot compile
+                row["failed"] = str(error).splitlines()[0][:120]
+            report(row)
+        if times:
+            best = min(times, key=times.get)
+            now = times.get(getattr(plan, name))
+            report({"kernel": name, "best": repr(best), "ms": round(times[best], 3), "table_ms": now and round(now, 3)})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", action="store_true", help="tile sizes of the Triton kernels instead")
+    parser.add_argument("--output", type=Path, help="by default benchmarks/results/attention_<device>.json on a GPU")
+    args = parser.parse_args()
+    device = choice.attached()
+    on_gpu = device.platform == "gpu"
+    if args.sweep and not on_gpu:
+        parser.error("--sweep times kernels: it needs an NVIDIA card")
+    how, rows = ON_GPU if on_gpu else ON_CPU, []
+    kind = jax.local_devices()[0].device_kind
+    slug = "_".join(kind.lower().split()) + ("_sweep" if args.sweep else "")
+    output = args.output or (RESULTS / f"attention_{slug}.json" if on_gpu else None)
+
+    def report(row: dict) -> None:
+        rows.append(row)
+        print(json.dumps(row), flush=True)
+        if output:  # after each, so that what was measured is there if a later one takes the program down
+            head = {"device": kind, "capability": str(device), "jax": jax.__version__, "heads": how["heads"]}
+            output.write_text(json.dumps({**head, "rows": rows}, indent=1) + "\n")
+
+    if args.sweep:
+        return sweep(how, report)
+    for name in BACKENDS:
+        report(check(name, how))
+    for (B, T), num_segments, name in itertools.product(how["shapes"], SEGMENTS, BACKENDS):
+        report(measure(name, B, T, num_segments, how))
+
+
+if __name__ == "__main__":
+    main()
