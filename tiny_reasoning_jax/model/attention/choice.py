@@ -12,6 +12,7 @@ The kernels take 16-bit numbers: with train.compute_dtype=float32 rows are block
 figures of others, for long sequences: on Hopper cuDNN is 1.7 to 2.3 times as fast as FlashAttention
 (huggingface/transformers#48163). For rows of many short examples the order may be the other way round: cuDNN then takes
 several passes (cudnn.py), Triton skips what no example sees. Not measured on a GPU: benchmarks/train_step.py does.
+Where equal runs must be equal to the last bit, take any other than cudnn.
 """
 
 from typing import NamedTuple

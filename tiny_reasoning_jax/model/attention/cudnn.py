@@ -13,6 +13,9 @@ used or not, it lays out a workspace for a sequence as long as a row, and clears
 micro-batch with more segments than slots takes several passes, as many as it needs and no more: the result is the same,
 and each pass costs its clearing, the merging of its results, and a look of the host at a number on the device.
 
+The backward pass is not asked for cuDNN's deterministic algorithm (XLA does under --xla_gpu_deterministic_ops): without
+it gradients of queries are added up in the order in which they come, and two equal runs may differ in the last bits.
+
 Sources, besides JAX's fused_attention_stablehlo.py: XLA's cuda_dnn.cc (GetCudnnFlashAttention*OperationGraph), and
 cudnn-frontend's scaled_dot_product_flash_attention.h. Not measured on a GPU.
 """
