@@ -96,7 +96,7 @@ class Attention(nnx.Module):
         v = keep(jnp.einsum("BTD,DKH->BTKH", x, w(self.v)))
         q, k = rope.rotate(self.q_norm(q), angles), rope.rotate(self.k_norm(k), angles)
         if layer_cache is None:
-            context = keep(self.attend(q, k, v, segment_ids))
+            context = self.attend(q, k, v, segment_ids)  # a backend names what it keeps
         else:
             context, layer_cache = through_cache(layer_cache, q, k, v)
         return jnp.einsum("BTNH,NHD->BTD", context, w(self.o)), layer_cache

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model import remat
 
 
 def masked_attention(
@@ -34,7 +35,7 @@ def reference(
     segment_ids: Int[Array, "B T"],
 ) -> Float[Array, "B T N H"]:
     """The plain form: holds scores [B, N, T, T] in float32, so it is for short rows and for checking the others."""
-    return masked_attention(q, k, v, packed_mask(segment_ids, segment_ids, 0))
+    return remat.name(masked_attention(q, k, v, packed_mask(segment_ids, segment_ids, 0)), remat.ATTENTION)
 
 
 def packed_mask(
@@ -71,7 +72,7 @@ def blockwise(
         return masked_attention(q_block, k, v, packed_mask(query_segments, segment_ids, first_query))
 
     blocks = jax.lax.map(one_block, jnp.arange(0, T, block))  # [T / block, B, block, N, H]
-    return jnp.moveaxis(blocks, 0, 1).reshape(q.shape)
+    return remat.name(jnp.moveaxis(blocks, 0, 1).reshape(q.shape), remat.ATTENTION)
 
 
 def refusal(T: int, block: int = 512) -> str | None:
