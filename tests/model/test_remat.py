@@ -1,7 +1,6 @@
 """pytest tests/model/test_remat.py: each rung keeps and recomputes what its table says.
 
-That no rung changes a number is in test_parity.py. Memory is counted in the jaxpr, as an XLA for CPUs undoes much of the
-recomputation.
+That no rung changes a number is in test_parity.py. Memory is counted in the jaxpr: on CPUs XLA undoes much of it.
 """
 
 import functools

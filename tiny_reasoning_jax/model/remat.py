@@ -15,9 +15,9 @@ Why "some" keeps attention: per byte kept, a product with a [D, *] matrix saves 
 as a token sees keys on average (twice 2 N H a key, for 2 N H bytes), at about half the speed of a product. From a
 few thousand keys on attention is worth more than gate and up; below, they are about equal.
 
-An attention backend names its result itself. One with a custom_vjp names what its backward rule takes from its forward
-rule there, inside the forward rule (`name(out, ATTENTION), name(lse, ATTENTION)`): a name put on its result outside does
-not reach these residuals, and the kernel would run a second time.
+An attention backend names its result itself. One with a custom_vjp names what its backward rule takes over inside its
+forward rule (`name(out, ATTENTION), name(lse, ATTENTION)`): a name put on its result outside does not reach these
+residuals, and the kernel would run a second time.
 """
 
 import jax
