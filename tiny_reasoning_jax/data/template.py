@@ -2,7 +2,7 @@
 
 transformers runs them in Jinja's sandbox: they reach no Python object and no file. Nothing there limits their time and
 memory, though ({{ 'a' * 10**10 }} is a template). So every template but our own is rendered in a process that has
-`LIMIT_SECONDS` for each render and a bounded memory, and is killed when they are used up.
+`LIMIT_SECONDS` for each render and a bounded memory, and ends when they are used up.
 """
 
 import json
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tiny_reasoning_jax.errors import UserError
 
-LIMIT_SECONDS = 5.0  # for one render; Qwen3's takes less than a millisecond
-START_SECONDS = 120.0  # transformers is large, and the machine may be busy
+LIMIT_SECONDS = 5.0  # of processor time for one render; Qwen3's takes less than a millisecond
+WAIT_SECONDS = 300.0  # by the clock: the machine may be busy, and importing transformers takes seconds on an idle one
 MAX_TEMPLATE_CHARS = 1 << 20  # Qwen3's has 4,000
 MAX_REPLY_BYTES = 256 << 20  # of a render, as JSON; a record's text is shorter
 
@@ -28,7 +28,9 @@ def render(template: str, name: str, messages: list[dict], **options) -> str:
     Raises:
       UserError: the template cannot be rendered, or takes too long or too much; says the tokenizer's `name`.
     """
-    text, error = _worker.ask({"template": template, "messages": messages, "options": options})
+    text, error = _worker.ask(
+        {"template": template, "messages": messages, "options": options, "seconds": LIMIT_SECONDS}
+    )
     if error:
         raise UserError(
             f"the chat template of tokenizer {name!r} cannot be rendered: {error}. Use one with Qwen3's template"
@@ -53,18 +55,18 @@ class _Worker:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_ROOT
                 )
-                if self._exchange(b"", START_SECONDS) != b"ready\n":
+                if self._exchange(b"") != b"ready\n":
                     self._stop()
                     raise RuntimeError(f"the process that renders chat templates did not start: {' '.join(command)}")
-            reply = self._exchange(json.dumps(question).encode() + b"\n", LIMIT_SECONDS)
+            reply = self._exchange(json.dumps(question).encode() + b"\n")
             if reply.endswith(b"\n"):
                 return json.loads(reply)
             self._stop()
         return "", f"it took more than {LIMIT_SECONDS:g} s or too much memory"
 
-    def _exchange(self, line: bytes, seconds: float) -> bytes:
-        """Sends a line and returns the next one; what is no whole line came from a process that was killed."""
-        timer = threading.Timer(seconds, self._process.kill)
+    def _exchange(self, line: bytes) -> bytes:
+        """Sends a line and returns the next one; what is no whole line came from a process that ended."""
+        timer = threading.Timer(WAIT_SECONDS, self._process.kill)
         timer.start()
         try:
             self._process.stdin.write(line)

@@ -1,7 +1,7 @@
 """The process that renders foreign chat templates for template.py, one line of JSON for one line of JSON.
 
 It renders with transformers itself, so that the text is what every other tool makes of the template. It ends with its
-input, when its memory is used up, and by its own alarm if nobody is left to kill it.
+input, and when the processor time or the memory of a render is used up.
 """
 
 import json
@@ -15,10 +15,7 @@ os.environ["USE_TORCH"] = "0"  # not needed here, and it would count as this pro
 from tokenizers import Tokenizer, models  # noqa: E402
 from transformers import PreTrainedTokenizerFast  # noqa: E402
 
-from tiny_reasoning_jax.data.template import LIMIT_SECONDS  # noqa: E402
-
 MAX_MEMORY = 1 << 30  # bytes of address space beyond what it starts with
-_ALARM_AFTER = 5.0  # seconds after the limit
 
 
 def _limit_memory() -> None:
@@ -45,12 +42,13 @@ def _main() -> None:
     _limit_memory()
     print("ready", flush=True)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_REAL, LIMIT_SECONDS + _ALARM_AFTER)
         try:
-            reply = json.dumps(_render(tokenizer, json.loads(line)))
+            question = json.loads(line)
+            signal.setitimer(signal.ITIMER_PROF, question["seconds"])  # its signal ends the process
+            reply = json.dumps(_render(tokenizer, question))
         except MemoryError:
             reply = '["", "it took too much memory"]'
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print(reply, flush=True)
 
 
