@@ -201,8 +201,8 @@ class PreparedSplit:
             if len(column) != num_examples:
                 raise _damaged(folder, f"{name}.npy has {len(column):,} examples, the shards have {num_examples:,}")
         lengths, prompt_lengths = index["lengths"], index["prompt_lengths"]
-        if num_examples and (prompt_lengths.min() < 0 or not (prompt_lengths < lengths).all()):
-            raise _damaged(folder, "an example is not longer than its prompt")
+        if num_examples and (prompt_lengths.min() < 0 or (prompt_lengths > lengths).any()):
+            raise _damaged(folder, "an example is shorter than its prompt")
         return cls(folder, index, [_open_shard(folder, shard) for shard in shards], ends)
 
     def __len__(self) -> int:
