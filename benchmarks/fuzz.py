@@ -11,10 +11,9 @@ number of its input, and the command ends with 1. Input i of a reader is the sam
 
 import argparse
 import json
+import math
 import platform
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "tests" / "fuzz")]
@@ -29,50 +28,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--inputs", type=int, default=120_000, help="of all readers together")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=1, help="at work at once")
     parser.add_argument(
         "--readers", nargs="*", default=[n for n, r in READERS.items() if r.share], help="the names of those to run"
     )
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--keep", action="store_true", help="the rows of other readers that are in the output")
     args = parser.parse_args()
-    readers = [READERS[name] for name in args.readers]
-    parts = sum(reader.share for reader in readers)
-    start = time.perf_counter()
+    parts = sum(reader.share for reader in READERS.values())
+    rows = {row["reader"]: row for row in json.loads(args.output.read_text())["readers"]} if args.keep else {}
     print(f"{'reader':26}{'inputs':>9}" + "".join(f"{name:>17}" for name in COLUMNS) + "  slowest  peak MB")
-    rows, failed = [], False
-    with ThreadPoolExecutor(args.processes) as pool:
-        counts = [-(-args.inputs * reader.share // parts) for reader in readers]
-        jobs = [
-            pool.submit(fuzz_pool.fuzz, reader.name, n, args.seed) for reader, n in zip(readers, counts, strict=True)
-        ]
-        for job, count in zip(jobs, counts, strict=True):
-            found = job.result()
-            numbers = {name: found.outcomes[name] for name in COLUMNS}
-            assert sum(numbers.values()) == count, (found.reader, numbers, count)
-            print(
-                f"{found.reader:26}{count:9,}" + "".join(f"{n:17,}" for n in numbers.values())
-                + f"{found.slowest:8.2f}s{found.peak_mb:9,}", flush=True,
-            )  # fmt: skip
-            rows.append({"reader": found.reader, "inputs": count, **numbers})
-            rows[-1] |= {
-                "different_messages": len(found.messages),
-                "slowest_cpu_s": found.slowest,
-                "peak_mb": found.peak_mb,
-            }
-            for number, what in found.others[:10]:
-                failed = True
-                print(f"  input {number}: {what}", flush=True)
-    total = {name: sum(row[name] for row in rows) for name in ("inputs", *COLUMNS)}
-    print(f"{'all':26}{total['inputs']:9,}" + "".join(f"{total[name]:17,}" for name in COLUMNS))
-    if args.output:
-        facts = {
-            "command": "python benchmarks/fuzz.py",
-            "seed": args.seed,
-            "seconds": round(time.perf_counter() - start),
-        }
-        facts |= {"python": platform.python_version(), "processes": args.processes, "total": total, "readers": rows}
-        args.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    return int(failed)
+    for name in args.readers:
+        found = fuzz_pool.fuzz(name, math.ceil(args.inputs * READERS[name].share / parts), args.seed)
+        numbers = {column: found.outcomes[column] for column in COLUMNS}
+        rows[name] = {"reader": name, "seed": args.seed, "inputs": sum(numbers.values()), **numbers}
+        rows[name] |= {"slowest_cpu_s": found.slowest, "peak_mb": found.peak_mb}
+        print_row(rows[name])
+        for number, what in found.others[:10]:
+            print(f"  input {number}: {what}", flush=True)
+        total = {column: sum(row[column] for row in rows.values()) for column in ("inputs", *COLUMNS)}
+        if args.output:
+            facts = {"command": "python benchmarks/fuzz.py", "python": platform.python_version(), "total": total}
+            facts["readers"] = [rows[name] for name in READERS if name in rows]
+            args.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print_row({"reader": "all", **total})
+    return int(total["other"] > 0)
+
+
+def print_row(row: dict) -> None:
+    line = f"{row['reader']:26}{row['inputs']:9,}" + "".join(f"{row[column]:17,}" for column in COLUMNS)
+    print(line + (f"{row['slowest_cpu_s']:8.2f}s{row['peak_mb']:9,}" if "peak_mb" in row else ""), flush=True)
 
 
 if __name__ == "__main__":

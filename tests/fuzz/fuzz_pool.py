@@ -10,7 +10,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-SILENT_SECONDS = 90.0  # more than an input may take there: what holds on longer does not even see its alarm
+SILENT_SECONDS = 600.0  # more than an input may take there, or a start on a busy machine
 
 
 @dataclasses.dataclass

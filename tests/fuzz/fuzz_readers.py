@@ -64,7 +64,7 @@ class Reader:
     """
 
     name: str
-    share: int
+    share: float
     create: Callable[[Path], None]
     damage: dict[str, Callable]
     read: Callable[[Path], int | None]
@@ -290,8 +290,8 @@ READERS = {
             {".json": _JSON, ".npy": mutations.damage_npy, ".array_record": _BYTES}, _read_prepared,
         ),
         Reader("tokenizer", 3, _write_tokenizer, {".json": _JSON}, _read_tokenizer),
-        Reader("chat template", 1, _write_template, {".jinja": mutations.damage_template}, _read_template),
-        Reader("checkpoint", 1, _write_checkpoint, {"": mutations.damage_any}, _read_checkpoint),
+        Reader("chat template", 0.2, _write_template, {".jinja": mutations.damage_template}, _read_template),
+        Reader("checkpoint", 0.5, _write_checkpoint, {"": mutations.damage_any}, _read_checkpoint),
         Reader("self-test", 0, _write_number, {".txt": _damage_number}, _fail),
     )
 }  # fmt: skip
