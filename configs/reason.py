@@ -11,12 +11,12 @@ from configs import base
 from tiny_reasoning_jax.device import device_memory
 
 GIB = 2**30
-# A card sold as 16 GB reports slightly less than 16 GiB.
-SMALLEST_ACCELERATOR = 15.5 * GIB
+# Variant that "auto" takes on a card with so many GiB or more, as CUDA reports them: less than what is sold.
+SMALLEST = {"1.7b-80gb": 74, "1.7b-48gb": 43, "1.7b-24gb": 21.5, "1.7b-16gb": 15}
 
 
 def get_config(variant: str = "auto"):
-    """The configuration of one variant: "tiny", "0.6b", "1.7b", or "auto" to choose by what this machine has."""
+    """The configuration of one variant, see VARIANTS; "auto" chooses by what this machine has."""
     why = "asked for"
     if variant == "auto":
         variant, why = _choose()
@@ -37,9 +37,9 @@ def _choose() -> tuple[str, str]:
     if memory is None:
         return "tiny", f"{device.device_kind} does not tell how much memory it has"
     seen = f"{device.device_kind} with {memory / GIB:.1f} GiB"
-    if memory < SMALLEST_ACCELERATOR:
-        return "tiny", f"{seen} is less than the 16 GiB that the 1.7b variant needs"
-    return "1.7b", seen
+    if memory < min(SMALLEST.values()) * GIB:
+        return "tiny", f"{seen} is less than a card of 16 GB, which the 1.7b-16gb variant needs"
+    return next(name for name, smallest in SMALLEST.items() if memory >= smallest * GIB), seen
 
 
 # What a model of 1M parameters can begin to learn in minutes; all 37 families at once it only starts.
@@ -75,13 +75,29 @@ def _tiny(config):
     config.eval.max_new_tokens = 224
 
 
-def _qwen3(name: str):
+def _qwen3(name: str, **train):
     def change(config):
         config.workdir = f"runs/reason-{name}"
-        config.model.source = f"Qwen/Qwen3-{name.upper()}-Base"
-        config.train.attention = "blockwise"
+        config.model.source = f"Qwen/Qwen3-{name.partition('-')[0].upper()}-Base"
+        config.train.update(train)
 
     return change
 
 
-VARIANTS = {"tiny": _tiny, "0.6b": _qwen3("0.6b"), "1.7b": _qwen3("1.7b")}
+# What a variant leaves open (train.remat, accum_steps) is settled for the card that the run is on. Those for a card by
+# its size leave nothing open: benchmarks/results/plan.json holds what each needs.
+VARIANTS = {
+    "tiny": _tiny,
+    "0.6b": _qwen3("0.6b"),
+    "1.7b": _qwen3("1.7b"),
+    "1.7b-80gb": _qwen3("1.7b-80gb", remat="none", accum_steps=4),
+    "1.7b-80gb-32k": _qwen3("1.7b-80gb-32k", seq_len=32_768, batch_size=2, remat="some", accum_steps=2),
+    "1.7b-48gb": _qwen3("1.7b-48gb", master="remainder16", remat="some", accum_steps=4),
+    "1.7b-24gb": _qwen3(
+        "1.7b-24gb", master="remainder16", moments="int8", remat="full", accum_steps=8, loss_chunk=1024
+    ),
+    # An accumulator would take 6.4 GiB more: every step is one micro-batch, of one row.
+    "1.7b-16gb": _qwen3(
+        "1.7b-16gb", master="remainder16", moments="int8", remat="full", batch_size=1, accum_steps=1, loss_chunk=512
+    ),
+}

@@ -44,7 +44,16 @@ class Target(NamedTuple):
 
 
 def run_plan(config: FrozenConfigDict) -> Plan:
-    """The plan of a configuration for config.plan.gpu; needs neither data nor weights, and writes nothing but the plan.
+    """Shows the plan of a configuration for config.plan.gpu; writes nothing but the plan. Raises as make_plan does."""
+    plan = make_plan(config)
+    print(plan, flush=True)
+    if config.plan.output != "none":
+        plan.write(Path(config.plan.output))
+    return plan
+
+
+def make_plan(config: FrozenConfigDict) -> Plan:
+    """The plan of a configuration for config.plan.gpu; needs neither data nor weights.
 
     Raises:
       UserError: nothing fits, no such card, or no compiler for it.
@@ -55,11 +64,7 @@ def run_plan(config: FrozenConfigDict) -> Plan:
             "plan.gpu=attached, and this machine has no GPU that JAX can use; plan for one that is not here: "
             f"--config.plan.gpu=<name>, of {', '.join(cards.CARDS)}"
         )
-    plan = _plan(config, find_spec(config), target)
-    print(plan, flush=True)
-    if config.plan.output != "none":
-        plan.write(Path(config.plan.output))
-    return plan
+    return _plan(config, find_spec(config), target)
 
 
 def settle(config: FrozenConfigDict) -> FrozenConfigDict:
@@ -135,16 +140,19 @@ def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Me
         print(f"plan: compiling remat {train.remat}, {train.accum_steps} micro-batches", flush=True)
         model_def = ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
         memory = plan_memory(model_def, train, target.sharding, target.options)
-        if train.attention != "cudnn" or target.attached:
-            return memory
-        # Only cuDNN itself tells XLA what it needs beside its operands, and it does not speak without a card.
-        workspace = cudnn.workspace_bytes(
-            train.batch_size // train.accum_steps, train.seq_len, spec.num_attention_heads, spec.num_key_value_heads,
-            spec.head_dim,
-        )  # fmt: skip
-        return memory._replace(parts={**memory.parts, "workspace": workspace})
+        return memory if target.attached else add_workspace(memory, train, spec)
 
     return measure
+
+
+def add_workspace(memory: Memory, train: FrozenConfigDict, spec: ModelSpec) -> Memory:
+    """A plan that was made without a card, and what only cuDNN itself tells XLA that it needs beside its operands."""
+    if train.attention != "cudnn":
+        return memory
+    rows = train.batch_size // train.accum_steps
+    heads = spec.num_attention_heads, spec.num_key_value_heads
+    workspace = cudnn.workspace_bytes(rows, train.seq_len, *heads, spec.head_dim)
+    return memory._replace(parts={**memory.parts, "workspace": workspace})
 
 
 def find_spec(config: FrozenConfigDict) -> ModelSpec:

@@ -4,6 +4,7 @@ Candidates are ordered by what a step is predicted to cost, those that a sum on 
 the rest are compiled in this order until one fits. What was compiled corrects the sum for those that come after.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -50,15 +51,17 @@ class Candidate(NamedTuple):
 def seconds_per_step(spec: ModelSpec, config_train, rung: str, accum_steps: int, card: Card) -> float:
     """Predicted seconds of an optimizer step whose rows are whole segments; for comparing candidates.
 
-    Recomputation costs FLOPs, micro-batches cost memory traffic; what they have in common is the training itself.
+    Recomputation costs FLOPs, and memory traffic for norms and the like (written and read again); micro-batches cost
+    memory traffic; what they all have in common is the training itself.
     """
-    mean_keys = config_train.seq_len / 2
-    per_token = flops.training_flops_per_token(spec, mean_keys) + remat.recomputed_flops_per_token(
-        spec, rung, mean_keys
-    )
+    mean_keys, tokens = config_train.seq_len / 2, config_train.batch_size * config_train.seq_len
+    per_token = flops.training_flops_per_token(spec, mean_keys)
+    per_token += remat.recomputed_flops_per_token(spec, rung, mean_keys)
+    moved = (accum_steps - 1) * MICRO_STEP_BYTES * spec.num_parameters
+    if rung != "none":
+        moved += tokens * 2 * (remat.kept_bytes_per_token(spec, "none") - remat.kept_bytes_per_token(spec, "most"))
     known = card if card.bf16_flops else CARDS["a100-80"]  # the order is much the same on every card
-    computing = config_train.batch_size * config_train.seq_len * per_token / (EFFICIENCY * known.bf16_flops)
-    return computing + (accum_steps - 1) * MICRO_STEP_BYTES * spec.num_parameters / known.bandwidth
+    return tokens * per_token / (EFFICIENCY * known.bf16_flops) + moved / known.bandwidth
 
 
 def estimate_temporaries(spec: ModelSpec, config_train, rung: str, accum_steps: int) -> int:
@@ -84,15 +87,20 @@ def candidates(spec: ModelSpec, config: FrozenConfigDict, card: Card) -> list[Ca
     train = config.train
     rungs = remat.RUNGS if train.remat == "auto" else (train.remat,)
     counts = [n for n in range(1, train.batch_size + 1) if train.batch_size % n == 0]
+    parts = _split_state(spec, with_train(config, accum_steps=2, remat="none").train)
     found = []
     for accum_steps in counts if train.accum_steps == 0 else (train.accum_steps,):
-        settled = with_train(config, accum_steps=accum_steps).train
-        state = sum(split_state(abstract_state(ModelDef(spec), settled)).values())
+        state = sum(parts.values()) - (parts["accumulator"] if accum_steps == 1 else 0)
         for rung in rungs:
             seconds = seconds_per_step(spec, train, rung, accum_steps, card)
             temporaries = estimate_temporaries(spec, train, rung, accum_steps)
             found.append(Candidate(rung, accum_steps, seconds, state, temporaries))
     return sorted(found, key=lambda c: (c.seconds, c.temporaries))
+
+
+@functools.lru_cache(maxsize=16)
+def _split_state(spec: ModelSpec, train: FrozenConfigDict) -> dict[str, int]:
+    return split_state(abstract_state(ModelDef(spec), train))
 
 
 def with_train(config: FrozenConfigDict, **values) -> FrozenConfigDict:

@@ -1,8 +1,8 @@
-"""What lies in a compiled program's temporary memory at its fullest moment, from what XLA writes down about itself.
+"""A compiled program's memory, from what XLA writes down about it: how much, and what is there at the fullest moment.
 
 `compiler_options={"xla_dump_to": folder}` makes XLA write, beside much else, where each value was put
 (buffer-assignment.txt) and from which instruction to which it is needed (live-range.txt). Both together are replayed
-here. `memory_analysis()` gives only the size of the whole; its serialized_buffer_assignment_proto is empty on a GPU.
+here. `memory_analysis()` gives the sizes alone; its serialized_buffer_assignment_proto is empty on a GPU.
 """
 
 import math
@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-_ALLOCATION = re.compile(r"allocation \d+: size \d+, (.*)")
+_ALLOCATION = re.compile(r"allocation \d+: size (\d+), (.*)")
 _VALUE = re.compile(r" value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\): (.*)")
 _RANGE = re.compile(r"\s+(\S+\{[\d, ]*\}):(\d+)-(\d+)$")
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%(\S+) = .*?op_name="([^"]*)"')
+_HIDDEN_REMAT = re.compile(r"%\S+\.remat\d*\S* = ")  # how XLA's pass names its copies
 _DIMENSIONS = re.compile(r"\w+\[([\d,]*)\]")
 
 
@@ -37,6 +38,42 @@ class Value(NamedTuple):
         """Of an array; empty for a scalar and for what is no array."""
         found = _DIMENSIONS.match(self.shape)
         return tuple(int(n) for n in found[1].split(",") if n) if found else ()
+
+
+class Sizes(NamedTuple):
+    """Bytes of a program's memory; arguments + temporaries is all that it needs.
+
+    Attributes:
+      arguments: of all arguments.
+      donated: of the arguments whose place results take over.
+      temporaries: of everything else, results that have a place of their own included.
+    """
+
+    arguments: int
+    donated: int
+    temporaries: int
+
+
+def read_sizes(folder: Path) -> Sizes | None:
+    """The sizes of the one program whose dump is in `folder`; None if nothing was written."""
+    paths = sorted(folder.glob("*buffer-assignment.txt"))
+    if not paths:
+        return None
+    arguments = donated = temporaries = 0
+    for found in map(_ALLOCATION.match, paths[0].read_text(errors="replace").splitlines()):
+        if not found or "thread-local" in found[2]:
+            continue
+        if found[2].startswith("parameter"):
+            arguments += int(found[1])
+            donated += int(found[1]) if "maybe-live-out" in found[2] else 0
+        else:
+            temporaries += int(found[1])
+    return Sizes(arguments, donated, temporaries)
+
+
+def count_hidden_remat(program: str) -> int:
+    """Instructions of a program (XLA's text) that XLA computes a second time of its own accord, to save memory."""
+    return len(_HIDDEN_REMAT.findall(program))
 
 
 def read_fullest_moment(folder: Path) -> list[Value]:
@@ -68,7 +105,7 @@ def _placed(assignment: Iterable[str]):
     temporary = False
     for line in assignment:
         if found := _ALLOCATION.match(line):
-            temporary = "preallocated-temp" in found[1]
+            temporary = "preallocated-temp" in found[2]
         elif temporary and (found := _VALUE.match(line)):
             name = found[1] if "{" in found[1] else found[1] + "{}"
             yield name, int(found[2]), int(found[3]), found[4]

@@ -1,6 +1,5 @@
 """The memory of a training step, by compiling it: what its arrays are, and what is at work at its fullest moment."""
 
-import re
 import shutil
 import tempfile
 import time
@@ -17,8 +16,6 @@ from tiny_reasoning_jax.train.optimizer import accumulator, make_optimizer
 from tiny_reasoning_jax.train.step import TrainState, create_state, make_train_step
 
 NUM_LARGEST = 12  # values told of
-# Instructions that XLA's own rematerialisation computes a second time; it appends this to their names.
-_HIDDEN_REMAT = re.compile(r"%\S+\.remat\d*\S* = ")
 
 
 class Memory(NamedTuple):
@@ -74,6 +71,24 @@ def abstract_batch(rows: int, seq_len: int) -> Batch:
                  loss_denom=jax.ShapeDtypeStruct((), jnp.float32))  # fmt: skip
 
 
+def arguments(model_def: ModelDef, config_train) -> tuple[TrainState, Batch]:
+    """Shapes and dtypes of what a micro-step is called with."""
+    rows = config_train.batch_size // config_train.accum_steps
+    return abstract_state(model_def, config_train), abstract_batch(rows, config_train.seq_len)
+
+
+def program_names(config_train) -> tuple[str, ...]:
+    """The programs of a step: with one micro-batch nothing is accumulated."""
+    return ("accumulate", "apply") if config_train.accum_steps > 1 else ("apply",)
+
+
+def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.Sharding) -> jax.stages.Lowered:
+    """The very program that training runs, ready to be compiled for a device that need not be here."""
+    step = make_train_step(model_def, make_optimizer(config_train), config_train)
+    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    return getattr(step, name).lower(*jax.tree.map(place, arguments(model_def, config_train)))
+
+
 def plan_memory(model_def: ModelDef, config_train, sharding: jax.sharding.Sharding, options: dict[str, Any]) -> Memory:
     """Compiles the programs of a training step, and says what they need.
 
@@ -84,20 +99,20 @@ def plan_memory(model_def: ModelDef, config_train, sharding: jax.sharding.Shardi
       options: XLA's, for this compilation.
     """
     began = time.monotonic()
-    step = make_train_step(model_def, make_optimizer(config_train), config_train)
-    state = abstract_state(model_def, config_train)
-    batch = abstract_batch(config_train.batch_size // config_train.accum_steps, config_train.seq_len)
-    placed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), (state, batch))
-    programs = {"accumulate": step.accumulate} if config_train.accum_steps > 1 else {}
+    state, batch = arguments(model_def, config_train)
     found = [
-        _compile(name, program.lower(*placed), state, batch, model_def, options)
-        for name, program in {**programs, "apply": step.apply}.items()
+        _compile(name, lower(name, model_def, config_train, sharding), state, batch, model_def, options)
+        for name in program_names(config_train)
     ]
-    fullest = max(found, key=lambda memory: memory.peak)
-    return fullest._replace(
-        hidden_remat=max(memory.hidden_remat for memory in found),
-        donated=min(memory.donated for memory in found),
-        compile_seconds=time.monotonic() - began,
+    return join(found, time.monotonic() - began)
+
+
+def join(programs: list[Memory], seconds: float) -> Memory:
+    """The memory of a step, of its programs': what the one that needs most needs."""
+    return max(programs, key=lambda memory: memory.peak)._replace(
+        hidden_remat=max(memory.hidden_remat for memory in programs),
+        donated=min(memory.donated for memory in programs),
+        compile_seconds=seconds,
     )
 
 
@@ -105,21 +120,32 @@ def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: Mod
     folder = Path(tempfile.mkdtemp(prefix="plan-"))
     try:
         compiled = lowered.compile(compiler_options={**options, "xla_dump_to": str(folder)})
-        values = live.read_fullest_moment(folder)
+        if memory := read_dump(name, folder, state, batch, model_def):
+            return memory
     finally:
         shutil.rmtree(folder)
+    # It came from the compile cache: nothing was written, the sizes alone are known.
     sizes = compiled.memory_analysis()
     parts = split_state(state)
     parts["batch"] = sizes.argument_size_in_bytes - sum(parts.values())
     # Results that are not put where an argument was come on top of the temporaries: the metrics.
-    temporaries = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-    if values:
-        tokens = {batch.tokens.shape[1], batch.tokens.size}
-        shapes = [leaf.shape for leaf in state.params.values()]
-        gradients = live.find_gradients(values, shapes, model_def.spec.hidden_size, tokens)
-        parts["gradients"] = sum(value.num_bytes for value in gradients)
-        parts["activations"] = temporaries - parts["gradients"]
-    else:
-        parts["temporaries"] = temporaries
-    hidden = len(_HIDDEN_REMAT.findall(compiled.as_text()))
-    return Memory(parts, name, values[:NUM_LARGEST], hidden, sizes.alias_size_in_bytes, 0.0)
+    parts["temporaries"] = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+    hidden = live.count_hidden_remat(compiled.as_text())
+    return Memory(parts, name, [], hidden, sizes.alias_size_in_bytes, 0.0)
+
+
+def read_dump(name: str, folder: Path, state: TrainState, batch: Batch, model_def: ModelDef) -> Memory | None:
+    """The memory of the program `name`, from what XLA wrote into `folder`; None if it wrote nothing."""
+    sizes = live.read_sizes(folder)
+    if sizes is None:
+        return None
+    values = live.read_fullest_moment(folder)
+    parts = split_state(state)
+    parts["batch"] = sizes.arguments - sum(parts.values())
+    tokens = {batch.tokens.shape[1], batch.tokens.size}
+    shapes = [leaf.shape for leaf in state.params.values()]
+    gradients = live.find_gradients(values, shapes, model_def.spec.hidden_size, tokens)
+    parts["gradients"] = sum(value.num_bytes for value in gradients)
+    parts["activations"] = sizes.temporaries - parts["gradients"]
+    program = next(folder.glob("*after_optimizations.txt")).read_text(errors="replace")
+    return Memory(parts, name, values[:NUM_LARGEST], live.count_hidden_remat(program), sizes.donated, 0.0)

@@ -1,0 +1,119 @@
+"""pytest tests/plan/test_memory.py: the memory of a compiled step: its parts, and what XLA wrote down about it."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from configs import reason
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.plan import live, memory
+
+SPEC = ModelSpec(vocab_size=640, hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
+                 num_key_value_heads=2, head_dim=16, rope_theta=1e4)  # fmt: skip
+MODEL = ModelDef(SPEC, attention="reference")
+
+
+def train_section(**changes):
+    train = reason.get_config("tiny").train
+    train.update({"batch_size": 4, "accum_steps": 2, "seq_len": 96, "loss_chunk": 32, **changes})
+    return train
+
+
+def here():
+    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope="module")
+def planned():
+    return memory.plan_memory(MODEL, train_section(), here(), {})
+
+
+def test_the_state_is_split_exactly():
+    P = SPEC.num_parameters
+    parts = memory.split_state(memory.abstract_state(MODEL, train_section()))
+    assert parts["parameters"] == 2 * P and parts["master"] == 4 * P and parts["accumulator"] == 4 * P
+    assert 0 <= parts["moments"] - 8 * P < 100  # and counters
+    small = memory.split_state(memory.abstract_state(MODEL, train_section(master="remainder16", accum_steps=1)))
+    assert small["master"] == 2 * P and small["accumulator"] == 0
+
+
+def test_the_whole_state_is_donated(planned):
+    parts = memory.split_state(memory.abstract_state(MODEL, train_section()))
+    assert 0 <= sum(parts.values()) - planned.donated <= 16  # scalars that are set anew go their own way
+
+
+def test_the_peak_is_what_the_compiler_says(planned):
+    """The sum of parts equals the compiler's own totals, program by program."""
+    peaks = {}
+    for name in memory.program_names(train_section()):
+        sizes = memory.lower(name, MODEL, train_section(), here()).compile().memory_analysis()
+        outside = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        peaks[name] = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + outside
+    assert planned.variant == max(peaks, key=peaks.get)
+    assert planned.peak == pytest.approx(max(peaks.values()), rel=0.01)
+
+
+def test_gradients_are_told_from_activations(planned):
+    matrices = SPEC.num_parameters * 4  # float32 at most; bfloat16 ones take half
+    assert 0 < planned.parts["gradients"] <= matrices
+    assert planned.parts["activations"] > 0
+    assert planned.largest == sorted(planned.largest, key=lambda value: -value.num_bytes)
+
+
+def test_xla_recomputes_nothing_on_its_own(planned):
+    assert planned.hidden_remat == 0
+    assert live.count_hidden_remat("  %fusion.3.remat2 = f32[4]{0} fusion(%p)\n  %remat2.28.0 = f32[] add(%a, %b)") == 1
+
+
+def test_one_micro_batch_is_one_program():
+    assert memory.program_names(train_section(accum_steps=1)) == ("apply",)
+
+
+@pytest.mark.parametrize("name", ["accumulate", "apply"])
+def test_no_buffer_of_logits_is_larger_than_a_chunk(name, tmp_path):
+    """Only a chunk's tokens meet the vocabulary: of the other dimensions there are D (the matrix) or a chunk."""
+    train = train_section(loss_chunk=16)
+    memory.lower(name, MODEL, train, here()).compile(compiler_options={"xla_dump_to": str(tmp_path)})
+    text = next(tmp_path.glob("*buffer-assignment.txt")).read_text()
+    shapes = [live.Value(0, shape, "").dimensions for *_, shape in live._placed(text.splitlines())]
+    with_vocabulary = [shape for shape in shapes if SPEC.vocab_size in shape]
+    assert with_vocabulary
+    largest = SPEC.vocab_size * max(SPEC.hidden_size, train.loss_chunk)
+    assert all(math.prod(shape) <= largest for shape in with_vocabulary)
+
+
+def test_the_fullest_moment_is_replayed():
+    # Two values side by side, then one in the place of both; what shares an offset counts once.
+    values = [(0, 4, 0, 100), (2, 6, 100, 50), (5, 9, 0, 120), (5, 9, 0, 110)]
+    assert live._fullest(values) == 5
+    assert live._fullest([(0, 9, 0, 10), (3, 4, 10, 90), (6, 7, 10, 80)]) == 3
+
+
+def test_the_values_at_the_fullest_moment_are_all_there_is(tmp_path):
+    def two(x):
+        a = jnp.sin(x) @ x  # [512, 512] float32 each: 1 MiB
+        b = jnp.cos(x) @ a
+        return jnp.sum(a @ b)
+
+    compiled = jax.jit(two).lower(jax.ShapeDtypeStruct((512, 512), jnp.float32)).compile(
+        compiler_options={"xla_dump_to": str(tmp_path)}
+    )  # fmt: skip
+    values, sizes = live.read_fullest_moment(tmp_path), live.read_sizes(tmp_path)
+    assert sizes.arguments == compiled.memory_analysis().argument_size_in_bytes == 2**20
+    large = [value for value in values if value.num_bytes == 2**20]
+    assert len(large) >= 2 and all(value.dimensions == (512, 512) for value in large)
+    assert sum(value.num_bytes for value in values) == pytest.approx(sizes.temporaries, rel=0.05)
+
+
+def test_a_gradient_has_its_parameters_entries_and_no_tokens():
+    value = lambda shape: live.Value(1, shape, "")
+    shapes = ("f32[64,192]{1,0}", "f32[192,64]{0,1}", "f32[192,64]{1,0}", "f32[96,128]{1,0}", "bf16[640,64]{1,0}",
+              "f32[64]{0}")  # fmt: skip
+    values = [value(shape) for shape in shapes]
+    found = live.find_gradients(values, [(64, 192), (192, 64), (640, 64), (64,)], 64, {96, 192})
+    assert [v.shape for v in found] == ["bf16[640,64]{1,0}"]  # 192 tokens in a micro-batch: those are told by it
+    found = live.find_gradients(values, [(64, 192), (192, 64), (640, 64), (64,)], 64, {96})
+    assert len(found) == 3  # of three with 12,288 entries, two are gradients
