@@ -43,7 +43,7 @@ def forward(ranges_ref, ids_ref, q_ref, k_ref, v_ref, out_ref, lse_ref, *, block
     sees = total > 0  # padding does not
     total = jnp.where(sees, total, 1.0)
     out_ref[...] = (acc / total[:, None]).astype(out_ref.dtype)
-    # +inf, so that its weights in the backward pass are 0.
+    # Of padding +inf: whatever meets it weighs 0.
     lse_ref[...] = jnp.where(sees, high + jnp.log2(total) / to_log2, jnp.inf)
 
 

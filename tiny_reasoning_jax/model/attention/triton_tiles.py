@@ -53,7 +53,7 @@ _BY_CAPABILITY = {
     # Hopper's products read both operands from shared memory and are the faster the wider: keys in tiles of 128.
     "9.0": Plan(Blocks(128, 128, 8, 2), Blocks(128, 64, 8, 3), Blocks(64, 128, 8, 2)),  # 161 KiB of 227
 }
-_FLOAT32 = Plan(*[Blocks(32, 32, 4, 1)] * 3)
+_FLOAT32 = Plan(*[Blocks(32, 32, 4, 2)] * 3)  # for checks: no tensor cores, no thought of speed
 _LONGEST = 128
 
 
