@@ -18,14 +18,17 @@ def masked_attention(
 
     A query that may see nothing (padding) gets the mean of the values: finite, and masked out of every loss.
     """
-    groups = q.shape[2] // k.shape[2]
-    q_grouped = q.reshape(*q.shape[:2], k.shape[2], groups, q.shape[3])  # N -> K, G
-    scores = jnp.einsum("btkgh,bskh->bkgts", q_grouped, k, preferred_element_type=jnp.float32)
-    scores = scores * q.shape[-1] ** -0.5
+    (B, T, N, H), (S, K) = q.shape, k.shape[1:3]
+    # Heads in front, and the queries of a group one below the other: products of matrices as they lie in memory. With
+    # the axes as they come the CPU compiler transposes (copies) all scores, forward and backward.
+    grouped_q = jnp.einsum("btkgh->bkgth", q.reshape(B, T, K, N // K, H)).reshape(B, K, -1, H)  # N -> K, G; G, T -> one
+    scores = jnp.einsum("bkth,bksh->bkts", grouped_q, k.swapaxes(1, 2), preferred_element_type=jnp.float32)
+    scores = scores.reshape(B, K, N // K, T, S) * H**-0.5
     # The lowest finite number, not -inf: a row that is masked everywhere must not become NaN.
     scores = jnp.where(attn_mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-    return jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(q.shape)
+    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(B, K, -1, S)
+    context = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2)).reshape(B, K, N // K, T, H)
+    return jnp.einsum("bkgth->btkgh", context).reshape(q.shape)
 
 
 def reference(
