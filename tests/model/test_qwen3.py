@@ -1,9 +1,13 @@
 """pytest tests/model/test_qwen3.py: parameters and their names."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
-from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tests.jaxprs import equations
+from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 
@@ -35,3 +39,39 @@ def test_the_seed_decides_the_weights():
     same, again, other = (model_def.create_params(seed) for seed in (3, 3, 4))
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), same, again)))
     assert not (same["embed"] == other["embed"]).all()
+
+
+def test_the_embeddings_gradient_is_summed_in_float32():
+    """Of 1000 tokens with one id in bfloat16: a sum in bfloat16 stops growing at 256."""
+    table = jnp.ones((3, 2), jnp.float32)
+    rows, back = jax.vjp(lambda table: _look_up(table, jnp.ones((1, 1000), int), jnp.dtype("bfloat16")), table)
+    (gradient,) = back(jnp.ones_like(rows))
+    assert rows.dtype == jnp.bfloat16 and gradient.dtype == jnp.float32
+    np.testing.assert_array_equal(gradient, [[0, 0], [1000, 1000], [0, 0]])
+
+
+def test_no_float32_image_of_the_embedding_is_looked_up():
+    """Training differentiates at float32 images of bfloat16 parameters; rows taken from one would hold it in memory."""
+    look_up = lambda table: _look_up(table.astype(jnp.float32), jnp.ones((1, 4), int), jnp.dtype("bfloat16"))
+    jaxpr = jax.make_jaxpr(look_up)(jax.ShapeDtypeStruct((50, 2), jnp.bfloat16)).jaxpr
+    (gather,) = [e for e in equations(jaxpr) if e.primitive.name == "gather"]
+    assert gather.invars[0].aval.dtype == jnp.bfloat16
+
+
+def test_a_norms_gradient_is_summed_in_float32_and_its_result_is_that_of_bfloat16():
+    rng = np.random.default_rng(0)
+    x, scale = (jnp.asarray(rng.normal(size=size), jnp.bfloat16) for size in ((64, 32), 32))
+
+    def scaled(x, scale):
+        norm = RMSNorm(32, 1e-6, "embed")
+        norm.scale = nnx.Param(scale)
+        return norm(x)
+
+    unscaled = scaled(x, jnp.ones(32, jnp.bfloat16))
+    np.testing.assert_array_equal(scaled(x, scale), unscaled * scale)
+    sums = [
+        e
+        for e in equations(jax.make_jaxpr(jax.grad(lambda *a: scaled(*a).sum(), (0, 1)))(x, scale).jaxpr)
+        if e.primitive.name == "reduce_sum"
+    ]
+    assert sums and all(e.invars[0].aval.dtype == jnp.float32 for e in sums)

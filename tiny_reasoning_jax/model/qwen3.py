@@ -70,11 +70,19 @@ class RMSNorm(nnx.Module):
         """Normalises x and scales it; the result has x's dtype."""
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        return normed.astype(x.dtype) * self.scale[...].astype(x.dtype)
+        # The product of two bfloat16 numbers is exact in float32, so this rounds as their own product would; but the
+        # scale's gradient, a sum over all tokens, is then summed in float32.
+        return (normed.astype(x.dtype).astype(jnp.float32) * self.scale[...].astype(jnp.float32)).astype(x.dtype)
 
 
 class Attention(nnx.Module):
-    """Grouped-query attention with RMSNorm on queries and keys."""
+    """Grouped-query attention with RMSNorm on queries and keys.
+
+    q, k and v are three products, gate and up two. Merged they read x once and sum its gradient inside one product:
+    0.2 GB of traffic a layer at 16k tokens of Qwen3-1.7B. To join the matrices, which the state keeps apart, and the
+    gradients on their way in costs as much, and 2 GB to hold the joint ones until the backward pass; each is large
+    enough to fill a card (computed, not measured on a GPU).
+    """
 
     def __init__(self, spec: ModelSpec, attend, rngs: nnx.Rngs):
         D, H = spec.hidden_size, spec.head_dim
