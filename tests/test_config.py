@@ -55,13 +55,15 @@ class Card:
 
 
 @pytest.mark.parametrize(
-    ("gib", "source"), [(15.7, "Qwen/Qwen3-1.7B-Base"), (79.2, "Qwen/Qwen3-1.7B-Base"), (11.8, "random")]
-)
-def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, source):
+    ("gib", "variant"),
+    [(79.1, "1.7b-80gb"), (47.5, "1.7b-48gb"), (44.1, "1.7b-48gb"), (23.6, "1.7b-24gb"), (15.7, "1.7b-16gb"),
+     (11.8, "tiny")],
+)  # fmt: skip
+def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, variant):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     monkeypatch.setattr(reason.jax, "local_devices", lambda: [Card(gib)])
     config = reason.get_config()
-    assert config.model.source == source
+    assert config.recipe.startswith(f"recipe reason:{variant} ")
     assert f"Some Card with {gib:.1f} GiB" in config.recipe
 
 
