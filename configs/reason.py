@@ -3,6 +3,9 @@
 Run:  python main.py --config configs/reason.py          (looks at the machine)
       python main.py --config configs/reason.py:tiny     (any CPU, no network)
       python main.py --config configs/reason.py:1.7b     (one CUDA card; weights from the hub or a local folder)
+
+Without a variant a card gets 1.7b-80gb, 1.7b-48gb, 1.7b-24gb or 1.7b-16gb, by its memory. What each needs is planned, and
+stands in benchmarks/results/plan.json (python benchmarks/plan.py); none of it is measured on a GPU yet.
 """
 
 import jax
