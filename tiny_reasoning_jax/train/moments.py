@@ -130,12 +130,13 @@ def _encode_int8(m, v, random):
     ratio = m / jnp.where(root == 0, 1.0, root) * (127 / MAX_RATIO)
     chance = (random >> 20).astype(jnp.float32) / 4096
     rounded = jnp.clip(jnp.floor(ratio + chance), -127, 127)
-    return jnp.where(root == 0, 0.0, rounded).astype(jnp.int8), Blocks(codes, scale)
+    return (rounded * (root > 0)).astype(jnp.int8), Blocks(codes, scale)
 
 
 def _decode_blocks(codes, scale):
     part = _float((codes.astype(jnp.uint32) + _FIRST_CODE) << 20)
-    return (jnp.where(codes == 0, 0.0, part).reshape(-1, BLOCK) * scale[:, None]).reshape(codes.shape)
+    # Multiplied, not selected: XLA would keep an array of zeros, as large as the leaf, for all that ask for one.
+    return ((part * (codes > 0)).reshape(-1, BLOCK) * scale[:, None]).reshape(codes.shape)
 
 
 def _decode_int8(m, v):
