@@ -357,7 +357,7 @@ def require_peers(args) -> None:
 
 
 def main() -> None:
-    args = parse()
+    args, load = parse(), os.getloadavg()[0]
     logging.set_verbosity(logging.WARNING)
     jax.config.update("jax_platforms", "cpu")  # this process itself must not hold the card
     require_peers(args)
@@ -373,6 +373,7 @@ def main() -> None:
     facts = {
         "machine": platform.machine(),
         "cores": args.cores if args.cpu else os.cpu_count(),
+        "load_average_before": load,  # of other work, which slows both
         "versions": versions(sys.executable),
         "versions_of_peers": versions(args.peer_python),
         "settings": {
