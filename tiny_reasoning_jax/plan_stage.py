@@ -32,13 +32,13 @@ class Target(NamedTuple):
 
     Attributes:
       card: its facts.
-      sharding: of the arrays.
+      sharding: of the arrays; None for the device at hand.
       options: XLA's.
       attached: whether the card is here, so that kernels can be tried on it.
     """
 
     card: cards.Card
-    sharding: jax.sharding.Sharding
+    sharding: jax.sharding.Sharding | None
     options: dict[str, Any]
     attached: bool
 
@@ -97,8 +97,7 @@ def _attached() -> Target | None:
     memory = device_memory(device) if device.platform == "gpu" else None
     if memory is None:
         return None
-    sharding = jax.sharding.SingleDeviceSharding(device)
-    return Target(cards.describe_attached(device, memory), sharding, {}, attached=True)
+    return Target(cards.describe_attached(device, memory), None, {}, attached=True)
 
 
 def _named(name: str) -> Target:

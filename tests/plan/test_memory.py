@@ -4,12 +4,15 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs import reason
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import live, memory
+from tiny_reasoning_jax.train.optimizer import make_optimizer
+from tiny_reasoning_jax.train.step import create_state, make_train_step
 
 SPEC = ModelSpec(vocab_size=640, hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, head_dim=16, rope_theta=1e4)  # fmt: skip
@@ -22,13 +25,9 @@ def train_section(**changes):
     return train
 
 
-def here():
-    return jax.sharding.SingleDeviceSharding(jax.devices()[0])
-
-
 @pytest.fixture(scope="module")
 def planned():
-    return memory.plan_memory(MODEL, train_section(), here(), {})
+    return memory.plan_memory(MODEL, train_section(), None, {})
 
 
 def test_the_state_is_split_exactly():
@@ -49,7 +48,7 @@ def test_the_peak_is_what_the_compiler_says(planned):
     """The sum of parts equals the compiler's own totals, program by program."""
     peaks = {}
     for name in memory.program_names(train_section()):
-        sizes = memory.lower(name, MODEL, train_section(), here()).compile().memory_analysis()
+        sizes = memory.lower(name, MODEL, train_section(), None).compile().memory_analysis()
         outside = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         peaks[name] = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes + outside
     assert planned.variant == max(peaks, key=peaks.get)
@@ -68,6 +67,18 @@ def test_xla_recomputes_nothing_on_its_own(planned):
     assert live.count_hidden_remat("  %fusion.3.remat2 = f32[4]{0} fusion(%p)\n  %remat2.28.0 = f32[] add(%a, %b)") == 1
 
 
+@pytest.mark.parametrize("name", ["accumulate", "apply"])
+def test_the_program_that_is_planned_is_the_one_that_trains(name):
+    """Letter by letter, called with a real state and a batch from the host: so the compile cache has it, too."""
+    train = train_section()
+    optimizer = make_optimizer(train)
+    state = create_state(MODEL.create_params(0), optimizer, train)
+    abstract = memory.abstract_batch(2, train.seq_len)
+    batch = jax.tree.map(lambda x: np.ones(x.shape, x.dtype)[()], abstract)
+    trains = getattr(make_train_step(MODEL, optimizer, train), name).lower(state, batch)
+    assert trains.as_text() == memory.lower(name, MODEL, train, None).as_text()
+
+
 def test_one_micro_batch_is_one_program():
     assert memory.program_names(train_section(accum_steps=1)) == ("apply",)
 
@@ -76,7 +87,7 @@ def test_one_micro_batch_is_one_program():
 def test_no_buffer_of_logits_is_larger_than_a_chunk(name, tmp_path):
     """Only a chunk's tokens meet the vocabulary: of the other dimensions there are D (the matrix) or a chunk."""
     train = train_section(loss_chunk=16)
-    memory.lower(name, MODEL, train, here()).compile(compiler_options={"xla_dump_to": str(tmp_path)})
+    memory.lower(name, MODEL, train, None).compile(compiler_options={"xla_dump_to": str(tmp_path)})
     text = next(tmp_path.glob("*buffer-assignment.txt")).read_text()
     shapes = [live.Value(0, shape, "").dimensions for *_, shape in live._placed(text.splitlines())]
     with_vocabulary = [shape for shape in shapes if SPEC.vocab_size in shape]

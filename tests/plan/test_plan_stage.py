@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 from ml_collections import FrozenConfigDict
 
@@ -18,7 +17,7 @@ from tiny_reasoning_jax.xla import cuda_wheels
 def cpu_as_card(monkeypatch, memory: int):
     """The CPU stands in for an attached card with so much memory."""
     card = cards.Card("a card", memory, 1e12, 1e14, (9, 0), 1, 0, 1.0)
-    target = plan_stage.Target(card, jax.sharding.SingleDeviceSharding(jax.devices()[0]), {}, attached=False)
+    target = plan_stage.Target(card, None, {}, attached=False)
     monkeypatch.setattr(plan_stage, "_attached", lambda: target)
     monkeypatch.setattr(plan_stage, "_attention", lambda *_: "reference")
 

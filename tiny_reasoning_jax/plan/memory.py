@@ -82,20 +82,26 @@ def program_names(config_train) -> tuple[str, ...]:
     return ("accumulate", "apply") if config_train.accum_steps > 1 else ("apply",)
 
 
-def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.Sharding) -> jax.stages.Lowered:
-    """The very program that training runs, ready to be compiled for a device that need not be here."""
+def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.Sharding | None) -> jax.stages.Lowered:
+    """The very program that training runs, ready to be compiled for a device that need not be here.
+
+    Without a sharding (the device at hand) it is that program letter by letter, and what is compiled here is what the
+    run finds in the compile cache; a sharding adds a line to it, which says nothing.
+    """
     step = make_train_step(model_def, make_optimizer(config_train), config_train)
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
     return getattr(step, name).lower(*jax.tree.map(place, arguments(model_def, config_train)))
 
 
-def plan_memory(model_def: ModelDef, config_train, sharding: jax.sharding.Sharding, options: dict[str, Any]) -> Memory:
+def plan_memory(
+    model_def: ModelDef, config_train, sharding: jax.sharding.Sharding | None, options: dict[str, Any]
+) -> Memory:
     """Compiles the programs of a training step, and says what they need.
 
     Args:
       model_def: the model, its rung of train.remat and its attention.
       config_train: the train section; accum_steps is a number here, not 0.
-      sharding: the device, which need not be here.
+      sharding: the device, which need not be here; None for the one at hand.
       options: XLA's, for this compilation.
     """
     began = time.monotonic()
