@@ -128,6 +128,10 @@ def get_config() -> config_dict.ConfigDict:
     config.checkpoint = checkpoint = config_dict.ConfigDict()
     checkpoint.every_steps = 100  # optimizer steps between checkpoints; the last step is always saved
     checkpoint.keep = 2  # newest checkpoints kept on disk
+    # True: if the newest checkpoint is damaged, go on from the newest that is not; the damaged files are kept aside.
+    checkpoint.allow_older = False
+    # True: go on although what the numbers depend on has changed, see tiny_reasoning_jax/workdir.py; it is recorded.
+    checkpoint.allow_changes = False
 
     config.plan = plan = config_dict.ConfigDict()
     # The card that the plan stage compiles training for: "attached", or one of tiny_reasoning_jax/plan/cards.py, which

@@ -243,21 +243,6 @@ def test_a_model_larger_than_the_card_is_refused_before_anything_is_written(tmp_
     assert not (tmp_path / "w").exists()
 
 
-def test_a_damaged_checkpoint_offers_the_one_before(finished, tmp_path):
-    workdir = tmp_path / "damaged"
-    shutil.copytree(finished, workdir)
-    for file in (workdir / "checkpoints" / "6" / "state").rglob("*"):
-        if file.is_file() and file.parent.name == "d":
-            file.write_bytes(b"")
-    config = make_config(workdir, train__num_steps=8, stages="train")
-    with pytest.raises(UserError, match=r"step 4.*mv ") as error:
-        stages.run(config)
-    command = str(error.value).split("run the same command again: ")[1].split()
-    shutil.move(command[1], command[2])
-    stages.run(config)
-    assert max(store.committed_steps(workdir / "checkpoints")) == 8
-
-
 def test_a_full_disk_is_noticed_before_training_writes(tmp_path, monkeypatch):
     config = make_config(tmp_path / "full")
     stages.run(make_config(tmp_path / "full", stages="data"))

@@ -1,7 +1,9 @@
 """What happened to a run, and when: workdir/events.jsonl, one JSON object a line.
 
 Every line has `time` (UTC, ISO 8601) and `event`: "start" and "end" of a session, "resume" (with the step), "save" (a
-checkpoint of this step was begun), "signal", "refusal" (with the message and the exit code).
+checkpoint of this step was begun), "signal", "refusal" (with the message and the exit code), "damaged" (a checkpoint
+was moved aside), "changed" (settings or machine changed what the numbers are, and that was allowed),
+"skip" (a step that was a spike, with its examples), "hang" (where the watchdog ended the process).
 """
 
 import datetime
@@ -47,7 +49,7 @@ def interruptions(events: list[dict[str, Any]]) -> list[tuple[int, str]]:
     ended = "killed"
     for event in events:
         if event["event"] == "start":
-            ended = {"end": "stopped", "refusal": "refused"}.get(last.get("event"), "killed")
+            ended = {"end": "stopped", "refusal": "refused", "hang": "hung"}.get(last.get("event"), "killed")
         elif event["event"] == "resume":
             found.append((event["step"], ended))
         last = event

@@ -13,15 +13,16 @@ import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import FrozenConfigDict
 
 from convert import from_hf, hf_folder, to_hf
 from convert.card import Card
-from tiny_reasoning_jax import eval_stage, events, plan_stage
+from tiny_reasoning_jax import eval_stage, events, plan_stage, world
 from tiny_reasoning_jax import workdir as rundir
-from tiny_reasoning_jax.data import pipeline, prepare
+from tiny_reasoning_jax.data import manifest, pipeline, prepare
 from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
@@ -43,7 +44,7 @@ from tiny_reasoning_jax.run import (
     write_facts,
 )
 from tiny_reasoning_jax.train import loop
-from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, num_bytes
+from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, choose_step, num_bytes
 from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import create_state
@@ -82,6 +83,8 @@ def run(config: FrozenConfigDict) -> bool:
 
 
 def _run_stages(this: Run) -> bool:
+    if (this.workdir / "data").exists():
+        manifest.check_files(this.workdir / "data")  # once a session, before anything reads them
     worked = False
     for stage in this.config.stages.split(","):
         outcome = STAGES[stage](this)
@@ -132,7 +135,11 @@ def _grade(this: Run) -> bool:
 
 def _train(this: Run) -> bool | None:
     config, latest = this.config, this.latest_step()
-    if latest is not None and latest >= config.train.num_steps:
+    is_finished = lambda step: step is not None and step >= config.train.num_steps
+    if is_finished(latest) and not config.checkpoint.allow_older:  # whoever reads it checks it
+        return False
+    latest = choose_step(this.workdir, config.checkpoint.allow_older)
+    if is_finished(latest):
         return False
     require_data(this)
     eval_stage.refuse_unjudgeable(this)
@@ -207,6 +214,7 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
             "base_model": config.model.source,
             "seed": config.seed,
             "config": json.loads(config.to_json()),
+            "world": world.describe(config, this.workdir / "data", this.source, model_def),
         }
         if this.source is not None and (this.source / "LICENSE").is_file():
             shutil.copyfile(this.source / "LICENSE", this.checkpoints / "tokenizer" / "LICENSE")
@@ -216,15 +224,31 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
         )
         return model_def, create_state(source.params, optimizer, config.train), None, meta
     meta = checkpoints.load_meta(latest)
-    rundir.refuse_other(
-        rundir.identity(meta["config"]), rundir.identity(json.loads(config.to_json())), this.checkpoints
-    )
-    spec = parse_hf_config(meta["model_config"])
-    model_def = make_model_def(config, spec)
+    model_def = make_model_def(config, parse_hf_config(meta["model_config"]))
+    meta = _accept_world(this, meta, model_def)
     like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer, config.train), model_def.shapes()))
     state, data_state = checkpoints.restore(latest, like)
     print(f"train: going on from step {latest} of {config.train.num_steps}, on {device_name()}", flush=True)
     return model_def, state, data_state, meta
+
+
+def _accept_world(this: Run, meta: dict[str, Any], model_def: ModelDef) -> dict[str, Any]:
+    """A checkpoint's meta as this session will write it, if the run may go on in the world as it is now.
+
+    Raises:
+      OtherRunError: it may not; names what has changed.
+    """
+    was, now = meta["config"], json.loads(this.config.to_json())
+    there, here = meta["world"], world.describe(this.config, this.workdir / "data", this.source, model_def)
+    fixed = lambda config, facts: rundir.identity(config) | {k: v for k, v in facts.items() if world.is_fixed(k)}
+    others = lambda facts: {k: v for k, v in facts.items() if not world.is_fixed(k)}
+    rundir.refuse_other(fixed(was, there), fixed(now, here), this.checkpoints)
+    changes = rundir.find_other_numbers(was, now) + rundir.find_changes(others(there), others(here))
+    rundir.refuse_changes(changes, this.config.checkpoint.allow_changes, this.checkpoints)
+    if changes:
+        print(f"train: goes on otherwise, as checkpoint.allow_changes=True asks: {'; '.join(changes)}", flush=True)
+        events.record(this.workdir, "changed", changes=changes)
+    return {**meta, "config": now, "world": here}
 
 
 class _stop_on_signal:

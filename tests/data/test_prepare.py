@@ -73,7 +73,7 @@ def test_the_folder_holds_what_was_promised(tmp_path):
     summary = prepare.prepare(create_config(), tmp_path, None)
     assert os.listdir(tmp_path) == ["data"]
     names = {"tokenizer", "train", "validation", "test.jsonl", "summary.json", "dropped.jsonl", "preview.html"}
-    assert set(os.listdir(tmp_path / "data")) == names
+    assert set(os.listdir(tmp_path / "data")) == names | {"checksums.json"}
     assert summary == json.loads((tmp_path / "data" / "summary.json").read_text())
     assert {split: facts["kept"] for split, facts in summary["splits"].items()} == {
         "train": 300,

@@ -15,6 +15,7 @@ import fuzz_mutations as mutations
 import numpy as np
 
 from convert import from_hf, hf_folder, mapping, tensor_files, to_hf
+from tiny_reasoning_jax import checksums
 from tiny_reasoning_jax.data import chat, difficulty, manifest
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped
@@ -228,6 +229,7 @@ def _write_checkpoint(folder: Path) -> None:
     params = {entry.name: jnp.ones(entry.shape, jnp.bfloat16) for entry in mapping.make_entries(SPEC)}
     meta = {"step": 0, "model_config": hf_config(SPEC), "generation_config": None, "base_model": "x"}
     store.save_params(folder / "run", 0, params, meta, tokenizer)
+    (folder / "run" / "0" / checksums.FILE).unlink()  # with them no damage would get as far as the readers
 
 
 def _read_checkpoint(folder: Path) -> None:

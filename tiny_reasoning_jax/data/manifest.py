@@ -1,4 +1,4 @@
-"""What a data folder was made from: the settings and contents that must match before it is used again."""
+"""What a data folder was made from, and whether it still is what was made: asked before it is used again."""
 
 import hashlib
 import importlib.metadata
@@ -6,11 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from tiny_reasoning_jax import checksums
 from tiny_reasoning_jax.data import sources
 from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.gather import find_test_source, is_generated, parse_quotas, parse_weights, source_names
 from tiny_reasoning_jax.data.tokenizer import hash_tokenizer
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError, OtherRunError, UserError
 
 _AT = " at revision "  # in the mark of a hub set
 _FORMAT = 3  # raise it when the same settings give other files
@@ -99,7 +100,8 @@ def reuse(target: Path, fingerprint: dict) -> dict:
     """Returns the summary of a finished data folder.
 
     Raises:
-      UserError: it was made from other settings, which are named, or has no readable summary.
+      OtherRunError: it was made from other settings, which are named.
+      DamagedError: it has no readable summary.
     """
     summary = _read_summary(target)
     there = summary["fingerprint"]
@@ -109,11 +111,24 @@ def reuse(target: Path, fingerprint: dict) -> dict:
         if there.get(key) != fingerprint.get(key)
     ]
     if differing:
-        raise UserError(
+        raise OtherRunError(
             f"{target} was prepared with other settings: {'; '.join(differing)}. Set them back, choose "
             "another workdir, or delete that folder and what was trained on it"
         )
     return summary
+
+
+def check_files(target: Path) -> None:
+    """Reads every file of a finished data folder and compares it with its checksum.
+
+    Raises:
+      DamagedError: files are not what the data stage wrote; names them.
+    """
+    if damage := checksums.find_damage(target):
+        raise DamagedError(
+            f"{target} is damaged: {checksums.tell(damage)}. Delete {target} and run the data stage again: the same "
+            f"settings make the same data, and training goes on with them"
+        )
 
 
 def _read_summary(target: Path) -> dict:
@@ -121,7 +136,7 @@ def _read_summary(target: Path) -> dict:
         summary = json.loads((target / "summary.json").read_text(encoding="utf-8"))
         summary["fingerprint"].keys()
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
+        raise DamagedError(f"{target} exists, but not its summary.json ({error}); delete the folder") from error
     return summary
 
 

@@ -6,6 +6,7 @@
     summary.json          what was kept and dropped, by which rules, from which sources, with counts, lengths and grades
     dropped.jsonl         id and reason of every record that is not used, and of which other record it tells
     preview.html          the same for people, with examples as the model will read them
+    checksums.json        of all of these; every later session checks them before it does anything
 
 The folder appears whole or not at all, after checks that do not trust this code; one made from other settings is
 refused, never overwritten. Nothing is cut to fit: an example that is too long is dropped and counted.
@@ -30,6 +31,7 @@ from typing import TextIO
 
 import numpy as np
 
+from tiny_reasoning_jax import checksums
 from tiny_reasoning_jax.data import chat, difficulty, facts, manifest, preview, preview_page
 from tiny_reasoning_jax.data.contamination import Benchmark
 from tiny_reasoning_jax.data.formats import DIFFICULTY_RULE
@@ -71,6 +73,7 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None, benchmarks: Se
     scratch = workdir / f"data.tmp-{os.getpid()}"
     try:
         summary = _build(config, tokenizer_folder, benchmarks, fingerprint, scratch)
+        checksums.create(scratch)
         _sync(scratch)
         scratch.rename(target)
     except OSError as error:

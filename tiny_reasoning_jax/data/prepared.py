@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError
 
 # A group is what has to be read for one record. Measured on GSM8K and on traces of 6,600 tokens: zstd:1 takes 0.6 and
 # 0.3 of the disk and still reads more than 10 million tokens/s on one core; uncompressed reads 3 to 5 times faster.
@@ -187,7 +187,7 @@ class PreparedSplit:
         """Opens a split; the tokens stay on disk.
 
         Raises:
-          UserError: a file is missing or cut short, or shards and index disagree.
+          DamagedError: a file is missing or cut short, or shards and index disagree.
         """
         try:
             shards = json.loads((folder / "shards.json").read_text(encoding="utf-8"))
@@ -212,7 +212,7 @@ class PreparedSplit:
         """Returns (id, tokens int32 [lengths[i]], read-only) of each example i, in the order asked for.
 
         Raises:
-          UserError: a record is damaged, or has another length than the index says.
+          DamagedError: a record is damaged, or has another length than the index says.
         """
         found = []
         with self._lock:  # a reader has one place
@@ -268,5 +268,5 @@ def _open_shard(folder: Path, shard: dict) -> ArrayRecordReader:
     return reader
 
 
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(f"{folder} is damaged: {what}. Delete {folder.parent} and run the data stage again")
+def _damaged(folder: Path, what: str) -> DamagedError:
+    return DamagedError(f"{folder} is damaged: {what}. Delete {folder.parent} and run the data stage again")

@@ -3,10 +3,10 @@
     DIR/tokenizer/    the Hugging Face tokenizer's files, byte for byte
     DIR/<step>/       one Orbax checkpoint: item `params` (the flat dict, bfloat16) and item `meta` (JSON:
                       step, model_config, generation_config, base_model); training adds `state` and `data`
-                      beside them
+                      beside them, and checksums.json, of all four
 
-It reads single parameters without reading the others, and refuses a step that was not committed whole, and one that
-announces more than its files can hold.
+It reads single parameters without reading the others, and refuses a step that was not committed whole, one whose files
+are not those that its checksums were made of, and one that announces more than its files can hold.
 """
 
 import contextlib
@@ -23,7 +23,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax import checksums
+from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.foreign import require_own
 
 # What is carried along unchanged from the folder where the weights came from to the one we export. Tokenizers
@@ -94,14 +95,15 @@ def save_params(
     with ocp.CheckpointManager(root.absolute(), options=options, item_handlers=handlers) as manager:
         args = ocp.args.Composite(params=ocp.args.PyTreeSave(params), meta=ocp.args.JsonSave(meta))
         manager.save(step, args=args)
+    checksums.create(root / str(step), ITEMS)
 
 
 def open_checkpoint(path: str | Path) -> OpenCheckpoint:
-    """Opens DIR at its latest step, or DIR/<step>, without reading parameters.
+    """Opens DIR at its latest step, or DIR/<step>; parameters are read only to check those that a training run saved.
 
     Raises:
-      UserError: there is no checkpoint, or the step is incomplete or damaged; names the steps that could be
-        used.
+      UserError: there is no checkpoint.
+      DamagedError: the step is incomplete or damaged; names the steps that could be used.
     """
     path = Path(path).expanduser()
     if not path.is_dir():
@@ -116,7 +118,10 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
         raise UserError(_nothing_found(path))
     if lacking or not ocp.path.step.is_path_finalized(step_folder.absolute()):
         why = f"it has no {' and no '.join(lacking)}" if lacking else "its save was interrupted"
-        raise UserError(_damaged(step_folder, why, others))
+        raise DamagedError(_damaged(step_folder, why, others))
+    # A converter that was killed has left none; choose_step of a run does not let that pass.
+    if (step_folder / checksums.FILE).exists() and (damage := checksums.find_damage(step_folder, ITEMS)):
+        raise DamagedError(_damaged(step_folder, checksums.tell(damage), others))
     with _explain_damage(step_folder, others):
         meta = _restore(ocp.JsonCheckpointHandler(), step_folder / "meta", ocp.args.JsonRestore())
         _check_meta(meta)
@@ -140,7 +145,8 @@ def restore_params(
       sharding: where to put them as jax arrays; None for numpy arrays.
 
     Raises:
-      UserError: a name that the checkpoint does not have, or data that cannot be read.
+      UserError: a name that the checkpoint does not have.
+      DamagedError: data that cannot be read.
     """
     names = list(opened.shapes if names is None else names)
     unknown = [name for name in names if name not in opened.shapes]
@@ -203,7 +209,7 @@ def _explain_damage(step_folder: Path, others: list[int]):
         yield
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip()[:300]}"
-        raise UserError(_damaged(step_folder, why, others)) from error
+        raise DamagedError(_damaged(step_folder, why, others)) from error
 
 
 _print_unraisable = sys.unraisablehook
@@ -217,7 +223,14 @@ def _pass_over_late_answers(unraisable) -> None:
 
 
 def _damaged(step_folder: Path, why: str, others: list[int]) -> str:
-    remedy = f"use step {max(others)}: {step_folder.parent / str(max(others))}" if others else "make it anew"
+    is_older = lambda step: not step_folder.name.isdecimal() or step < int(step_folder.name)
+    older = max(filter(is_older, others), default=None)
+    remedy = "make it anew"
+    if older is not None:
+        remedy = (
+            f"use step {older}: {step_folder.parent / str(older)}. A run trains what is lost again with "
+            f"--config.checkpoint.allow_older=true"
+        )
     return f"checkpoint {step_folder} cannot be used ({why}); {remedy}"
 
 

@@ -6,21 +6,96 @@ Layout under workdir/checkpoints (shared with the converter, see model/store.py)
   <step>/state      master, moments, step. Not the accumulator: it is zero between steps, and train.accum_steps may
                     change between sessions
   <step>/data       state of the Grain iterator: step, cursors of the curriculum, pending examples
-  <step>/meta       model config, identity of the run, seed and step: every random draw is a function of these two
+  <step>/meta       model config, seed and step (every random draw is a function of these two), and what the numbers
+                    of the run depend on, see workdir.py
+  <step>/checksums.json
+                    of every file of the four, see checksums.py. Orbax itself notices damage to its trees and not to
+                    the numbers: flipped bits in weights, moments and JSON come back without a word.
+
+The checksums are computed in the background, like the save, before the step is committed: there is no committed step
+without them, wherever the process is killed.
 """
 
 import contextlib
 import errno
+import json
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax import checksums, events
+from tiny_reasoning_jax.errors import DamagedError, UserError
+from tiny_reasoning_jax.model.store import committed_steps
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
+
+ITEMS = ("params", "state", "data", "meta")
+# What Orbax itself needs to know of a step; it changes at the commit, after the checksums.
+_ORBAX_FACTS = "_CHECKPOINT_METADATA"
+
+
+def find_damage(folder: Path) -> list[str]:
+    """What is wrong with the files of a committed step, a line each; reads all of them."""
+    damage = checksums.find_damage(folder)
+    try:
+        json.loads((folder / _ORBAX_FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        damage.append(f"{_ORBAX_FACTS} cannot be read ({str(error)[:100]})")
+    return damage
+
+
+def choose_step(workdir: Path, allow_older: bool) -> int | None:
+    """The step to go on from: the newest, once its checksums have been found right.
+
+    Args:
+      workdir: the run's folder.
+      allow_older: True: if the newest is damaged, move it to workdir/damaged-checkpoints and take the newest that is
+        not.
+
+    Returns:
+      The step; None if there is no checkpoint at all.
+
+    Raises:
+      DamagedError: the newest is damaged; says how, which older one is good, and how to go on from there.
+    """
+    folder, told, moved = workdir / "checkpoints", [], []
+    for step in sorted(committed_steps(folder), reverse=True) if folder.is_dir() else ():
+        damage = find_damage(folder / str(step))
+        if damage:
+            told.append(f"checkpoint {folder / str(step)} is damaged: {checksums.tell(damage)}")
+            moved.append(step)
+            continue
+        if not moved:
+            return step
+        if not allow_older:
+            raise DamagedError(
+                f"{'. '.join(told)}. The newest good checkpoint is step {step}; "
+                f"--config.checkpoint.allow_older=true goes on from there, does the {moved[0] - step} steps since then "
+                f"again, and keeps the damaged files in {workdir / 'damaged-checkpoints'}"
+            )
+        for damaged, line in zip(moved, told, strict=True):
+            target = _move_aside(folder / str(damaged), workdir / "damaged-checkpoints")
+            print(f"{line}. It is now {target}", flush=True)
+            events.record(workdir, "damaged", step=damaged, message=line, moved_to=str(target))
+        print(f"train: goes on from step {step}, which is good, as checkpoint.allow_older=True asks", flush=True)
+        return step
+    if moved:
+        raise DamagedError(
+            f"{'. '.join(told)}. No older checkpoint is good; move {folder} away, and the same command begins the "
+            f"training again"
+        )
+    return None
+
+
+def _move_aside(folder: Path, where: Path) -> Path:
+    where.mkdir(exist_ok=True)
+    target = where / folder.name
+    while target.exists():  # it was damaged before, too
+        target = target.with_name(f"{target.name}-again")
+    return folder.rename(target)
 
 
 class Checkpoints:
@@ -28,7 +103,13 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True, create=True)
+        self._saving: int | None = None  # the step that is being written
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            enable_async_checkpointing=True,
+            create=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
         # Uncompressed: zstd takes four times as long and saves little on weights.
         arrays = lambda: ocp.PyTreeCheckpointHandler(use_compression=False)
         handlers = {
@@ -52,6 +133,7 @@ class Checkpoints:
         with self._explain_full_disk():
             self._manager.wait_until_finished()  # what it still writes must count as used
             require_disk(self.folder, num_bytes(state), f"the checkpoint of step {step}")
+            self._saving = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -61,6 +143,12 @@ class Checkpoints:
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
+
+    def _write_checksums(self) -> None:
+        """Called by Orbax in the background, when all items are on disk and before the step gets its name."""
+        unnamed = list(self.folder.glob(f"{self._saving}{ocp.utils.TMP_DIR_SUFFIX}*"))
+        assert len(unnamed) == 1, f"one unfinished checkpoint of step {self._saving}, not {unnamed}"
+        checksums.create(unnamed[0], ITEMS)
 
     @contextlib.contextmanager
     def _explain_full_disk(self):
@@ -87,7 +175,7 @@ class Checkpoints:
           like: shapes, dtypes and shardings of the state to fill.
 
         Raises:
-          UserError: the checkpoint cannot be read; names an earlier one to go on from.
+          DamagedError: the checkpoint cannot be read; names an earlier one to go on from.
         """
         restored = self._restore(
             step,
@@ -102,18 +190,23 @@ class Checkpoints:
         try:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
         except (ValueError, OSError, KeyError, TypeError) as error:
+            # Its checksums are right: it was written in this state, or for another model.
             earlier = [s for s in self._manager.all_steps() if s < step]
             remedy = f"go on from step {max(earlier)}" if earlier else "start this run anew"
-            raise UserError(
+            raise DamagedError(
                 f"checkpoint {self.folder / str(step)} cannot be read ({type(error).__name__}: {str(error)[:300]}). "
                 f"To {remedy}, move it away and run the same command again: "
                 f"mv {self.folder / str(step)} {self.folder.parent / f'corrupt-checkpoint-{step}'}"
             ) from error
 
-    def close(self) -> None:
+    def wait(self) -> None:
         """Waits until what was begun is on disk; raises what went wrong in the background."""
         with self._explain_full_disk():
             self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits as `wait`, and ends."""
+        self.wait()
         self._manager.close()
 
 
