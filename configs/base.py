@@ -123,6 +123,13 @@ def get_config() -> config_dict.ConfigDict:
     train.attention = "auto"
     train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
+    # A step whose loss or gradient norm is more than so many standard deviations above its running mean makes no
+    # update, see tiny_reasoning_jax/train/spikes.py; 0: none is skipped. 6 is usual (OLMo-core).
+    train.max_spike = 0.0
+    # Seconds that waiting for data, a step, a validation (with its probe) or a checkpoint may take, the first of each
+    # four times as long because it compiles; then the run writes down where it stands and ends with exit code 7. 0: for
+    # ever.
+    train.watchdog_seconds = 1800.0
     train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none
 
     config.checkpoint = checkpoint = config_dict.ConfigDict()
@@ -243,6 +250,10 @@ def _validate_sampling(config) -> None:
             'with eval.protocol="few-shot", which uses no chat template: leave them at True and "", or take '
             "--config.eval.protocol=chat"
         )
+    for name in ("max_spike", "watchdog_seconds"):
+        value = config.train[name]
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"train.{name}={value} must be a finite number and not below 0, which turns it off")
     if config.train.num_probe < 0:
         raise UserError(
             f"train.num_probe={config.train.num_probe} must not be below 0; 0 asks no problems during training"

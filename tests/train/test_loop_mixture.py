@@ -25,10 +25,18 @@ CONFIG = ml_collections.FrozenConfigDict({
     "train": dict(
         num_steps=8, warmup_steps=1, learning_rate=1e-2, final_learning_rate_ratio=0.1, weight_decay=0.1, b1=0.9,
         b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32, validate_every_steps=4,
-        master="float32", moments="float32",
+        master="float32", moments="float32", max_spike=0.0, watchdog_seconds=0.0,
     ),
     "checkpoint": dict(every_steps=4, keep=2),
 })  # fmt: skip
+
+
+def with_train(**changes):
+    """CONFIG with other settings of training."""
+    plain = CONFIG.to_dict()
+    return ml_collections.FrozenConfigDict({**plain, "train": {**plain["train"], **changes}})
+
+
 STEP = make_train_step(MODEL, make_optimizer(CONFIG.train), CONFIG.train)  # compiled once for all runs of this file
 
 

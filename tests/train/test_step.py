@@ -26,6 +26,7 @@ def config(**changes):
     values = dict(
         num_steps=100, warmup_steps=1, learning_rate=1e-2, final_learning_rate_ratio=0.1, weight_decay=0.1,
         b1=0.9, b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32, master="float32", moments="float32",
+        max_spike=0.0,
     )  # fmt: skip
     return ml_collections.FrozenConfigDict(values | changes)
 

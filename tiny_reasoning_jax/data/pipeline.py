@@ -200,7 +200,11 @@ class TrainIterator(grain.DatasetIterator):
         )
 
     def __next__(self) -> StepBatch:
-        return next(self._prefetched)
+        try:
+            return next(self._prefetched)
+        except Exception as error:  # of the thread, which has ended with it
+            error.add_note(f"Raised while the data of step {self._prefetched.get_state()['step'] + 1} were prepared.")
+            raise
 
     def observe(self, step: int, pass_rates: Sequence[float]) -> None:
         """Takes in how much the model passes; only the adaptive curriculum keeps it.

@@ -58,7 +58,7 @@ def split_state(state: TrainState) -> dict[str, int]:
     return {
         "parameters": size(state.params),
         "master": size(state.master),
-        "moments": size((state.step, state.opt_state, state.loss)) - sums,
+        "moments": size((state.step, state.opt_state, state.loss, state.usual)) - sums,
         "accumulator": sums,
     }
 

@@ -1,9 +1,11 @@
 """The training loop: hands batches to the compiled step, reads its metrics one step late, saves, and stops when told.
 
-It refuses to go on from a non-finite step, and never saves a step whose metrics it has not read.
+It refuses to go on from a non-finite step, of which it leaves a dump that computes it again, and never saves a step
+whose metrics it has not read. A stage that hangs ends the process (train/watchdog.py).
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -18,11 +20,13 @@ from tiny_reasoning_jax.data.problems import DIFFICULTIES
 from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
-from tiny_reasoning_jax.train import losses
+from tiny_reasoning_jax.train import examine, losses, spikes
 from tiny_reasoning_jax.train.checkpoint import Checkpoints
+from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
 from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, run_step
+from tiny_reasoning_jax.train.watchdog import Watchdog
 
 
 class _Pending(NamedTuple):
@@ -44,32 +48,56 @@ def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) ->
         return losses.cross_entropy_sum(hidden, model.head, batch.targets, batch.loss_mask, loss_chunk)
 
     num_trained = sum(int(batch.loss_mask.sum()) for batch in batches)
-    return lambda params: float(sum(loss_sum(params, batch) for batch in batches)) / num_trained
+
+    def validate(params: Params) -> float:
+        sums = [loss_sum(params, batch) for batch in batches]
+        loss = float(sum(sums))
+        if not math.isfinite(loss):
+            bad = [i for i, value in enumerate(sums) if not math.isfinite(value)]
+            raise NumericsError(
+                f"the validation loss is {loss}: of {len(batches)} validation batches those that are not finite are "
+                f"{', '.join(map(str, bad)) or 'none alone'}, counted from 0. Nothing was saved from here on. Lower "
+                f"train.learning_rate and run again to go on from the last checkpoint"
+            )
+        return loss / num_trained
+
+    return validate
 
 
 class Recorder:
-    """Turns steps into lines of metrics: rates, learning rate, and the guard against non-finite numbers."""
+    """Turns steps into lines of metrics; refuses a step that is not finite, and too many spikes in a row."""
 
-    def __init__(self, writer: MetricsWriter, progress: Progress, learning_rates: np.ndarray):
+    def __init__(
+        self,
+        writer: MetricsWriter,
+        progress: Progress,
+        learning_rates: np.ndarray,
+        *,
+        workdir: Path,
+        max_spike: float,
+        explain: Callable[[_Pending, TrainState], str],
+    ):
         self.writer, self.progress, self.learning_rates = writer, progress, learning_rates
+        self.workdir, self.max_spike, self.explain = workdir, max_spike, explain
         self.began = self.last = time.monotonic()
         self.pending: _Pending | None = None
 
-    def flush(self, measure: Callable[[], dict[str, float]] | None = None) -> None:
+    def flush(self, state: TrainState, measure: Callable[[], dict[str, float]] | None = None) -> None:
         """Reads and writes the metrics of the step in flight, if there is one.
 
         Args:
+          state: the newest there is; after a step that was not finite still the one that it began with.
           measure: gives what to write beside them (see `_measure`); its time does not count as the step's.
 
         Raises:
-          NumericsError: its loss or gradient was not finite.
+          NumericsError: its loss or gradient was not finite, or it is one spike in a row too many.
         """
         if self.pending is None:
             return
         pending, self.pending = self.pending, None
-        loss, grad_norm, finite = (float(x) for x in jax.device_get(pending.metrics))
+        loss, grad_norm, finite, skipped, in_row = (x.item() for x in jax.device_get(pending.metrics))
         if not finite:
-            raise NumericsError(_non_finite(pending, loss, grad_norm))
+            raise NumericsError(self.explain(pending, state))
         now, of_difficulty = time.monotonic(), pending.batch.difficulty_tokens
         line = {
             "step": pending.step,
@@ -77,22 +105,39 @@ class Recorder:
             "tokens": pending.batch.num_tokens,
             "trained_tokens": pending.batch.num_trained_tokens,
             "grad_norm": grad_norm,
-            "learning_rate": float(self.learning_rates[pending.step]),
+            # A skipped step does not move the schedule.
+            "learning_rate": float(self.learning_rates[pending.step - skipped + bool(in_row)]),
             "tokens_per_second": pending.batch.num_tokens / (now - self.last),
             "data_wait_seconds": pending.data_wait_seconds,
             "seconds": self.writer.seconds_before + now - self.began,
             **by_difficulty("mixture", of_difficulty / of_difficulty.sum()),
         }
+        if self.max_spike:
+            line["skipped_steps"] = skipped
+            if in_row:
+                self._tell_skipped(pending, loss, grad_norm, in_row)
         if measure is not None:
             line |= measure()
         self.last = now if measure is None else time.monotonic()
         self.writer.write(line)
-        self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s")
+        note = f"  {skipped} steps skipped" if skipped else ""
+        self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s{note}")
         if measure is not None:
             rates = [f"{level}: {line[key]:.0%}" for level in DIFFICULTIES if (key := f"pass_rate_{level}") in line]
             passes = f", passes {', '.join(rates)} by difficulty" if rates else ""
             self.progress.say(
                 f"step {pending.step}: loss {loss:.4f}, validation loss {line['validation_loss']:.4f}{passes}"
+            )
+
+    def _tell_skipped(self, pending: _Pending, loss: float, grad_norm: float, in_row: int) -> None:
+        values = {"loss": loss, "grad_norm": grad_norm, "examples": pending.batch.ids}
+        events.record(self.workdir, "skip", step=pending.step, **values)
+        if in_row >= spikes.MAX_IN_ROW:
+            raise NumericsError(
+                f"step {pending.step}: the last {in_row} steps were all more than train.max_spike={self.max_spike:g} "
+                f"standard deviations above the usual, this one with loss={loss:.4g}, gradient norm={grad_norm:.4g}: "
+                f"that is no spike. None of them was applied. Lower train.learning_rate, or raise train.max_spike (0: "
+                f"skip nothing), and run again to go on from the last checkpoint; what was skipped is in events.jsonl"
             )
 
 
@@ -112,12 +157,25 @@ def _measure(
     return measured
 
 
-def _non_finite(pending: _Pending, loss: float, grad_norm: float) -> str:
-    ids = "; ".join(f"micro-batch {i}: {', '.join(ids)}" for i, ids in enumerate(pending.batch.ids))
+def _explain_non_finite(workdir: Path, config, model_def: ModelDef, pending: _Pending, state: TrainState) -> str:
+    """The message about a step that was not finite, and its dump; looks for the micro-batch that is to blame."""
+    loss, grad_norm = float(pending.metrics.loss), float(pending.metrics.grad_norm)
+    facts = {"step": pending.step, "loss": loss, "grad_norm": grad_norm}
+    folder, lacking = write_dump(workdir, config, model_def, state, pending.batch, facts)
+    bad = examine.find_bad(model_def, config.train.loss_chunk, state, pending.batch.arrays)
+    found = (
+        f"Not finite: micro-batch {', '.join(map(str, bad))} of {len(pending.batch.ids)}"
+        if bad
+        else "Computed once more every micro-batch is finite: the sum of gradients is not, or the device errs"
+    )
+    shown = bad or range(len(pending.batch.ids))
+    ids = "; ".join(f"micro-batch {i}: {', '.join(pending.batch.ids[i])}" for i in shown)
+    remedy = f"python -m tiny_reasoning_jax.train.replay {folder}"
     return (
         f"step {pending.step}: loss={loss}, gradient norm={grad_norm}; both must be finite. The update was not applied "
-        f"and nothing was saved from it. Look at its examples, lower train.learning_rate or train.clip_norm, and run "
-        f"again to go on from the last checkpoint. Examples: {ids}"
+        f"and nothing was saved from it. {found}. Examples of {ids}. Look at them, lower train.learning_rate or "
+        f"train.clip_norm, and run again to go on from the last checkpoint. "
+        + (f"{folder} has no state to compute the step from again: {lacking}" if lacking else f"Its replay: {remedy}")
     )
 
 
@@ -150,35 +208,50 @@ def train(
       should_stop: asked after every step; True saves and returns.
 
     Raises:
-      NumericsError: a non-finite loss or gradient, with the step and the ids of its examples.
+      NumericsError: a non-finite loss or gradient, with the step, the ids of its examples and a dump; a state that is
+        not finite before the first step; a validation loss that is not; spikes.MAX_IN_ROW spikes in a row.
     """
     optimizer = make_optimizer(config.train)
     train_step = make_train_step(model_def, optimizer, config.train)
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
+    examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
     # By step, computed once: asked for during a step it would queue behind that step and hold up the host.
     learning_rates = np.asarray(make_schedule(config.train)(np.arange(end + 1)))
+    explain = functools.partial(_explain_non_finite, workdir, config, model_def)
     writer = MetricsWriter(workdir, start)
     try:
-        with Progress("train", end, "step", start) as progress:
-            recorder = Recorder(writer, progress, learning_rates)
+        with (
+            Progress("train", end, "step", start) as progress,
+            Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
+        ):
+            recorder = Recorder(
+                writer, progress, learning_rates, workdir=workdir, max_spike=config.train.max_spike, explain=explain
+            )
             for step in range(start + 1, end + 1):
+                watchdog.at("waiting for data", step)
                 asked = time.monotonic()
                 batch = next(batches)
                 data_wait = time.monotonic() - asked
+                watchdog.at("training", step)
                 state, metrics = run_step(train_step, state, batch.arrays)
-                recorder.flush()  # the step before this one: the device already has its next work
+                recorder.flush(state)  # the step before this one: the device already has its next work
                 recorder.pending = _Pending(step, metrics, batch, data_wait)
                 stop = should_stop()
                 if step == end or step % config.train.validate_every_steps == 0:
-                    recorder.flush(functools.partial(_measure, step, state.params, validate, probe, batches))
+                    watchdog.at("validation", step)
+                    measure = functools.partial(_measure, step, state.params, validate, probe, batches)
+                    recorder.flush(state, measure)
                 if stop or step == end or step % config.checkpoint.every_steps == 0:
-                    recorder.flush()
+                    recorder.flush(state)
+                    watchdog.at("saving a checkpoint", step)
                     checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})
                     events.record(workdir, "save", step=step)
                 if stop:
                     progress.say(f"stopped at step {step}, which is saved; the same command goes on from here")
                     break
+            watchdog.at("waiting for the last checkpoint", int(state.step))
+            checkpoints.wait()
     finally:
         writer.close()
     return state

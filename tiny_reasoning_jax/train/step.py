@@ -1,8 +1,9 @@
 """The training step: one micro-batch forward and backward, and every accum_steps of them one update.
 
 Laws: params are the master rounded to the nearest bfloat16 after every step; accum_steps micro-batches give the update
-of their union; a non-finite loss or gradient leaves params, master and optimizer as they were, and the metrics say so.
-How the state is stored (train.master, accum_steps) changes no number.
+of their union; a non-finite loss or gradient leaves params, master and optimizer as they were, the metrics say so,
+and every step after it does the same; a spike (train/spikes.py) leaves them, too, but only itself. How the state is
+stored (train.master, accum_steps) changes no number.
 """
 
 import functools
@@ -14,7 +15,7 @@ import optax
 
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
-from tiny_reasoning_jax.train import losses
+from tiny_reasoning_jax.train import losses, spikes
 from tiny_reasoning_jax.train import master as master_of
 from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state
 
@@ -29,7 +30,9 @@ class TrainState(NamedTuple):
       opt_state: optimizer's state: Adam's moments and the counters; with several micro-batches in a step an
         optax.MultiStepsState around it, with the gradient accumulator. optimizer.inner_state and
         optimizer.accumulator find the two.
-      loss: float32 scalar, loss of the current step's micro-batches so far; 0 between steps.
+      loss: float32 scalar, loss of the current step's micro-batches so far; 0 between steps, NaN after one that was not
+        finite: the host reads metrics a step late, and finds the state that the bad step began with.
+      usual: what losses and gradient norms are usually like (train/spikes.py).
     """
 
     step: jax.Array
@@ -37,6 +40,7 @@ class TrainState(NamedTuple):
     master: Params
     opt_state: optax.OptState
     loss: jax.Array
+    usual: spikes.Usual
 
 
 class Metrics(NamedTuple):
@@ -45,6 +49,8 @@ class Metrics(NamedTuple):
     loss: jax.Array  # mean loss over the step's trained tokens
     grad_norm: jax.Array  # global norm before clipping
     finite: jax.Array  # False: loss or gradient was not finite and the update was not applied
+    skipped: jax.Array  # int32: spikes of the run so far, this step included
+    skipped_in_row: jax.Array  # int32: how many of them in a row, this step the last; 0: it was none
 
 
 def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainState:
@@ -55,7 +61,7 @@ def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainSta
         image = {name: leaf.astype(jnp.float32) for name, leaf in params.items()}
         return master_of.create(params, config_train.master), optimizer.init(image)
 
-    return TrainState(jnp.int32(0), params, *create(params), jnp.float32(0))
+    return TrainState(jnp.int32(0), params, *create(params), jnp.float32(0), spikes.create())
 
 
 def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> jax.Array:
@@ -66,7 +72,7 @@ def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batc
     return loss_sum / batch.loss_denom
 
 
-def _gradients(model_def, loss_chunk, state, batch):
+def gradients(model_def, loss_chunk, state, batch):
     """(loss, float32 gradients) of a micro-batch.
 
     A matrix that layers cast to the dtype of activations has a gradient with no more bits than that dtype: it is
@@ -86,16 +92,18 @@ def accumulate(model_def, optimizer, loss_chunk, state: TrainState, batch: Batch
     MultiSteps runs the inner optimizer on every micro-step and keeps the result with `where(mini_step == last, ...)`.
     With mini_step a constant the compiler sees a constant predicate and removes the optimizer from this function.
     """
-    loss, grads = _gradients(model_def, loss_chunk, state, batch)
+    loss, grads = gradients(model_def, loss_chunk, state, batch)
     counted = state.opt_state.mini_step
     first = state.opt_state._replace(mini_step=jnp.int32(0))  # summing does not depend on which micro-step it is
     _, opt_state = optimizer.update(grads, first, master_of.load(state.params, state.master))
     return state._replace(opt_state=opt_state._replace(mini_step=counted + 1), loss=state.loss + loss)
 
 
-def apply(model_def, optimizer, loss_chunk, accum_steps, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+def apply(
+    model_def, optimizer, loss_chunk, accum_steps, max_spike, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
     """The last micro-step of a step: accumulates, then updates master and parameters."""
-    loss, grads = _gradients(model_def, loss_chunk, state, batch)
+    loss, grads = gradients(model_def, loss_chunk, state, batch)
     opt_state = state.opt_state
     if accum_steps > 1:
         opt_state = opt_state._replace(mini_step=jnp.int32(accum_steps - 1))
@@ -105,12 +113,17 @@ def apply(model_def, optimizer, loss_chunk, accum_steps, state: TrainState, batc
     inner, inner_before = inner_state(opt_state), inner_state(state.opt_state)
     grad_norm = inner[0].grad_norm
     finite = jnp.isfinite(step_loss) & jnp.isfinite(grad_norm)
-    keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, finite), new, old)
+    values = jnp.stack([step_loss, grad_norm])
+    spike = finite & spikes.is_spike(state.usual, values, max_spike)
+    keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, finite & ~spike), new, old)
     params, master = master_of.store(keep(optax.apply_updates(master, updates), master), like=state.master)
     inner = keep(inner, inner_before)
     opt_state = opt_state._replace(inner_opt_state=inner) if accum_steps > 1 else inner
-    new_state = TrainState(state.step + finite, params, master, opt_state, jnp.float32(0))
-    return new_state, Metrics(step_loss, grad_norm, finite)
+    seen = spikes.take_in(state.usual, values, spike)
+    usual = jax.tree.map(functools.partial(jnp.where, finite), seen, state.usual)
+    loss = jnp.where(finite, jnp.float32(0), jnp.float32(jnp.nan))
+    new_state = TrainState(state.step + finite, params, master, opt_state, loss, usual)
+    return new_state, Metrics(step_loss, grad_norm, finite, usual.skipped, usual.in_row)
 
 
 class TrainStep(NamedTuple):
@@ -122,10 +135,10 @@ class TrainStep(NamedTuple):
 
 def make_train_step(model_def: ModelDef, optimizer: Optimizer, config_train) -> TrainStep:
     """Jits the step; each variant compiles once for a whole run, because batch shapes never change."""
-    chunk = config_train.loss_chunk
+    chunk, last = config_train.loss_chunk, (config_train.accum_steps, config_train.max_spike)
     return TrainStep(
         jax.jit(functools.partial(accumulate, model_def, optimizer, chunk), donate_argnums=0),
-        jax.jit(functools.partial(apply, model_def, optimizer, chunk, config_train.accum_steps), donate_argnums=0),
+        jax.jit(functools.partial(apply, model_def, optimizer, chunk, *last), donate_argnums=0),
     )
 
 
