@@ -67,18 +67,11 @@ def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) ->
 class Recorder:
     """Turns steps into lines of metrics; refuses a step that is not finite, and too many spikes in a row."""
 
-    def __init__(
-        self,
-        writer: MetricsWriter,
-        progress: Progress,
-        learning_rates: np.ndarray,
-        *,
-        workdir: Path,
-        max_spike: float,
-        explain: Callable[[_Pending, TrainState], str],
-    ):
-        self.writer, self.progress, self.learning_rates = writer, progress, learning_rates
-        self.workdir, self.max_spike, self.explain = workdir, max_spike, explain
+    def __init__(self, config, workdir: Path, model_def: ModelDef, writer: MetricsWriter, progress: Progress):
+        self.config, self.workdir, self.model_def = config, workdir, model_def
+        self.writer, self.progress = writer, progress
+        # By step, computed once: asked for during a step it would queue behind that step and hold up the host.
+        self.learning_rates = np.asarray(make_schedule(config.train)(np.arange(config.train.num_steps + 1)))
         self.began = self.last = time.monotonic()
         self.pending: _Pending | None = None
 
@@ -97,7 +90,9 @@ class Recorder:
         pending, self.pending = self.pending, None
         loss, grad_norm, finite, skipped, in_row = (x.item() for x in jax.device_get(pending.metrics))
         if not finite:
-            raise NumericsError(self.explain(pending, state))
+            raise NumericsError(
+                _explain_non_finite(self.workdir, self.config, self.model_def, pending, state, loss, grad_norm)
+            )
         now, of_difficulty = time.monotonic(), pending.batch.difficulty_tokens
         line = {
             "step": pending.step,
@@ -112,7 +107,7 @@ class Recorder:
             "seconds": self.writer.seconds_before + now - self.began,
             **by_difficulty("mixture", of_difficulty / of_difficulty.sum()),
         }
-        if self.max_spike:
+        if self.config.train.max_spike:
             line["skipped_steps"] = skipped
             if in_row:
                 self._tell_skipped(pending, loss, grad_norm, in_row)
@@ -134,10 +129,11 @@ class Recorder:
         events.record(self.workdir, "skip", step=pending.step, **values)
         if in_row >= spikes.MAX_IN_ROW:
             raise NumericsError(
-                f"step {pending.step}: the last {in_row} steps were all more than train.max_spike={self.max_spike:g} "
-                f"standard deviations above the usual, this one with loss={loss:.4g}, gradient norm={grad_norm:.4g}: "
-                f"that is no spike. None of them was applied. Lower train.learning_rate, or raise train.max_spike (0: "
-                f"skip nothing), and run again to go on from the last checkpoint; what was skipped is in events.jsonl"
+                f"step {pending.step}: the last {in_row} steps were all more than "
+                f"train.max_spike={self.config.train.max_spike:g} standard deviations above the usual, this one with "
+                f"loss={loss:.4g}, gradient norm={grad_norm:.4g}: that is no spike. None of them was applied. Lower "
+                f"train.learning_rate, or raise train.max_spike (0: skip nothing), and run again to go on from the "
+                f"last checkpoint; what was skipped is in events.jsonl"
             )
 
 
@@ -157,9 +153,10 @@ def _measure(
     return measured
 
 
-def _explain_non_finite(workdir: Path, config, model_def: ModelDef, pending: _Pending, state: TrainState) -> str:
+def _explain_non_finite(
+    workdir: Path, config, model_def: ModelDef, pending: _Pending, state: TrainState, loss: float, grad_norm: float
+) -> str:
     """The message about a step that was not finite, and its dump; looks for the micro-batch that is to blame."""
-    loss, grad_norm = float(pending.metrics.loss), float(pending.metrics.grad_norm)
     facts = {"step": pending.step, "loss": loss, "grad_norm": grad_norm}
     folder, lacking = write_dump(workdir, config, model_def, state, pending.batch, facts)
     bad = examine.find_bad(model_def, config.train.loss_chunk, state, pending.batch.arrays)
@@ -216,18 +213,13 @@ def train(
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
     examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
-    # By step, computed once: asked for during a step it would queue behind that step and hold up the host.
-    learning_rates = np.asarray(make_schedule(config.train)(np.arange(end + 1)))
-    explain = functools.partial(_explain_non_finite, workdir, config, model_def)
     writer = MetricsWriter(workdir, start)
     try:
         with (
             Progress("train", end, "step", start) as progress,
             Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
         ):
-            recorder = Recorder(
-                writer, progress, learning_rates, workdir=workdir, max_spike=config.train.max_spike, explain=explain
-            )
+            recorder = Recorder(config, workdir, model_def, writer, progress)
             for step in range(start + 1, end + 1):
                 watchdog.at("waiting for data", step)
                 asked = time.monotonic()
@@ -240,8 +232,7 @@ def train(
                 stop = should_stop()
                 if step == end or step % config.train.validate_every_steps == 0:
                     watchdog.at("validation", step)
-                    measure = functools.partial(_measure, step, state.params, validate, probe, batches)
-                    recorder.flush(state, measure)
+                    recorder.flush(state, functools.partial(_measure, step, state.params, validate, probe, batches))
                 if stop or step == end or step % config.checkpoint.every_steps == 0:
                     recorder.flush(state)
                     watchdog.at("saving a checkpoint", step)
