@@ -211,7 +211,7 @@ def test_a_run_goes_on_in_another_world_only_if_asked(data, tmp_path, monkeypatc
 
 def test_a_resumed_run_is_asked_about_its_world(tmp_path, monkeypatch):
     """The stage itself: a session under another version does nothing, then, if asked, goes on and says so."""
-    short = {"stages": "data,train", "train__num_steps": 3, "checkpoint__every_steps": 1}
+    short = {"stages": "data,train", "train__num_steps": 3, "train__validate_every_steps": 9}
     workdir = tmp_path / "run"
     stages.run(make_config(workdir, **short))
     lines = (workdir / "metrics.jsonl").read_text()
@@ -222,6 +222,10 @@ def test_a_resumed_run_is_asked_about_its_world(tmp_path, monkeypatch):
         stages.run(make_config(workdir, **longer))
     assert (workdir / "metrics.jsonl").read_text() == lines
     stages.run(make_config(workdir, **longer, checkpoint__allow_changes=True))
-    stages.run(make_config(workdir, **{**longer, "train__num_steps": 5}))  # the new world is the run's own now
     assert [e["event"] for e in events.load_events(workdir)].count("changed") == 1
-    assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 5
+    versions = {
+        step: json.loads((workdir / "checkpoints" / step / "meta" / "metadata").read_text())["world"]["optax"]
+        for step in ("3", "4")
+    }
+    assert versions == {"3": version("optax"), "4": "99"}  # from here on that is the run's own world
+    assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 4

@@ -27,7 +27,7 @@ _CODE = (
     "data/batch.py", "data/curriculum.py", "data/packing.py", "data/pipeline.py", "data/plan.py", "model/qwen3.py",
     "model/remat.py", "model/rope.py", "model/attention/cudnn.py", "model/attention/plain.py",
     "model/attention/triton.py", "model/attention/triton_kernels.py", "model/attention/triton_tiles.py",
-    "train/losses.py", "train/master.py", "train/moments.py", "train/optimizer.py", "train/step.py",
+    "train/losses.py", "train/master.py", "train/moments.py", "train/optimizer.py", "train/spikes.py", "train/step.py",
 )  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax")
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
