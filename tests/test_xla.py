@@ -17,14 +17,23 @@ ROOT = Path(__file__).parents[1]
 def test_flags_are_set_and_the_users_own_stay(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    monkeypatch.setattr(xla.importlib.metadata, "version", lambda name: "0.10.2")
     xla.set_environment()
-    assert os.environ["XLA_FLAGS"] == "--xla_disable_hlo_passes=rematerialization"
+    expected = "--xla_disable_hlo_passes=rematerialization --xla_cpu_experimental_ynn_fusion_type="
+    assert os.environ["XLA_FLAGS"] == expected
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.92"
-    monkeypatch.setenv("XLA_FLAGS", "--xla_a=b --xla_disable_hlo_passes=dce")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=b --xla_disable_hlo_passes=dce --xla_cpu_experimental_ynn_fusion_type=1")
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
     xla.set_environment()
-    assert os.environ["XLA_FLAGS"] == "--xla_a=b --xla_disable_hlo_passes=dce"
+    assert os.environ["XLA_FLAGS"] == "--xla_a=b --xla_disable_hlo_passes=dce --xla_cpu_experimental_ynn_fusion_type=1"
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.5"
+
+
+def test_a_later_xla_gets_no_experimental_flag(monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    monkeypatch.setattr(xla.importlib.metadata, "version", lambda name: "0.12.0")
+    xla.set_environment()
+    assert os.environ["XLA_FLAGS"] == "--xla_disable_hlo_passes=rematerialization"
 
 
 def test_the_flags_are_ones_that_this_xla_knows():

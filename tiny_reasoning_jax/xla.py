@@ -4,6 +4,7 @@ The accelerator's driver is looked at here too: where a card cannot be used JAX 
 and a day of training on the CPU is not what was asked for.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 from pathlib import Path
@@ -16,6 +17,12 @@ FLAGS = {
     # plan must show what a rung of it really takes.
     "--xla_disable_hlo_passes": "rematerialization",
 }
+# Flags that later versions may drop, and an unknown flag ends the process: set with the jaxlib versions that have them.
+EXPERIMENTAL = {
+    # Off on CPUs: the tiny recipe's step is faster with the compiler's own fusions than with YNNPACK's.
+    "--xla_cpu_experimental_ynn_fusion_type": "",
+}
+EXPERIMENTAL_IN = ("0.10.", "0.11.")
 # Part of a card that XLA takes at the start; it is three quarters unless told otherwise. The rest is for the CUDA
 # context and the libraries' own workspaces.
 MEMORY_FRACTION = 0.92
@@ -29,7 +36,9 @@ def set_environment() -> None:
     """Sets what XLA reads once, when jax is imported; what the user has set stays."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(MEMORY_FRACTION))
     theirs = os.environ.get("XLA_FLAGS", "")
-    ours = [f"{flag}={value}" for flag, value in FLAGS.items() if flag not in theirs]
+    known = importlib.metadata.version("jaxlib").startswith(EXPERIMENTAL_IN)
+    flags = FLAGS | EXPERIMENTAL if known else FLAGS
+    ours = [f"{flag}={value}" for flag, value in flags.items() if flag not in theirs]
     os.environ["XLA_FLAGS"] = " ".join([theirs, *ours]).strip()
 
 
