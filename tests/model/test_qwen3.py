@@ -44,10 +44,10 @@ def test_the_seed_decides_the_weights():
 def test_the_embeddings_gradient_is_summed_in_float32():
     """Of 1000 tokens with one id in bfloat16: a sum in bfloat16 stops growing at 256."""
     table = jnp.ones((3, 2), jnp.float32)
-    rows, back = jax.vjp(lambda table: _look_up(table, jnp.ones((1, 1000), int), jnp.dtype("bfloat16")), table)
-    (gradient,) = back(jnp.ones_like(rows))
+    (rows, head), back = jax.vjp(lambda table: _look_up(table, jnp.ones((1, 1000), int), jnp.dtype("bfloat16")), table)
+    (gradient,) = back((jnp.ones_like(rows), jnp.full_like(head, 0.5)))
     assert rows.dtype == jnp.bfloat16 and gradient.dtype == jnp.float32
-    np.testing.assert_array_equal(gradient, [[0, 0], [1000, 1000], [0, 0]])
+    np.testing.assert_array_equal(gradient, [[0.5, 0.5], [1000.5, 1000.5], [0.5, 0.5]])  # with the head's share
 
 
 def test_no_float32_image_of_the_embedding_is_looked_up():

@@ -1,5 +1,6 @@
 """pytest tests/train/test_step.py"""
 
+import dataclasses
 import functools
 
 import chex
@@ -13,8 +14,9 @@ import pytest
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.train.master import load as load_master
 from tiny_reasoning_jax.train.master import split as split_master
-from tiny_reasoning_jax.train.optimizer import inner_state, make_optimizer
+from tiny_reasoning_jax.train.optimizer import accumulator, inner_state, make_optimizer
 from tiny_reasoning_jax.train.step import create_state, make_train_step, micro_loss, run_step
 
 SPEC = ModelSpec(97, 32, 48, 2, 4, 2, 8, 1e4)
@@ -144,6 +146,52 @@ def test_params_are_always_the_bfloat16_view_of_the_master(params):
     assert moved_at is not None and moved_at > 20, moved_at
 
 
+@pytest.mark.parametrize("accum_steps, moments", [(1, "float32"), (2, "float32"), (2, "int8")])
+def test_a_master_of_16_bits_is_bit_equal_to_a_float32_one(params, accum_steps, moments):
+    """Parameters, master, moments and loss over 20 steps; the spec's matrices are made of whole blocks of int8."""
+    batch, runs = split(four_uneven_rows(), accum_steps), []
+    for form in ("float32", "remainder16"):
+        cfg = config(accum_steps=accum_steps, moments=moments, master=form)
+        optimizer = make_optimizer(cfg)
+        train_step = make_train_step(MODEL, optimizer, cfg)
+        state, metrics = create_state(jax.tree.map(jnp.copy, params), optimizer, cfg), []
+        for _ in range(20):
+            state, m = run_step(train_step, state, batch)
+            metrics.append(jax.device_get(m))
+        whole = {
+            name: np.asarray(leaf).view(np.uint32) for name, leaf in load_master(state.params, state.master).items()
+        }
+        runs.append(jax.device_get((state.params, whole, state.opt_state, metrics)))
+        assert {leaf.dtype for leaf in state.master.values()} == {jnp.dtype("uint16" if "16" in form else "float32")}
+    chex.assert_trees_all_equal(*runs)
+    assert not np.array_equal(runs[0][0]["embed"], params["embed"])
+
+
+def test_gradients_lose_nothing_where_they_are_bfloat16(params):
+    """With bfloat16 activations, gradients at the bfloat16 matrices are those at their float32 image, bit for bit."""
+    model = dataclasses.replace(MODEL, dtype="bfloat16")
+    cfg = config(accum_steps=2)
+    optimizer = make_optimizer(cfg)
+    state, batch = create_state(params, optimizer, cfg), Batch(*(x[0] for x in split(four_uneven_rows(), 2)))
+    exact = jax.tree.map(lambda p: p.astype(jnp.float32), params)
+    expected = jax.jit(jax.grad(functools.partial(micro_loss, model, cfg.loss_chunk)))(exact, batch)
+    state = make_train_step(model, optimizer, cfg).accumulate(state, batch)
+    chex.assert_trees_all_equal(accumulator(state.opt_state), expected)
+    assert accumulator(state.opt_state)["embed"].dtype == jnp.float32
+    assert np.any(jax.device_get(expected["embed"].astype(jnp.bfloat16)) != expected["embed"])  # summed in float32
+
+
+def test_a_step_of_one_micro_batch_holds_no_accumulator(params):
+    sizes = {}
+    for n in (1, 2):
+        cfg = config(accum_steps=n)
+        state = jax.eval_shape(lambda p, c=cfg: create_state(p, make_optimizer(c), c), params)
+        sizes[n] = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        assert bool(accumulator(state.opt_state)) == (n == 2)
+    floats = 4 * sum(p.size for p in params.values())
+    assert sizes[2] - sizes[1] == floats + 8  # and the two counters of MultiSteps
+
+
 def test_packed_examples_train_as_if_apart(params):
     rng = np.random.default_rng(2)
     first, second, third = examples(rng, 3)
@@ -211,8 +259,9 @@ def test_one_compilation_per_variant_for_a_whole_run(params):
     assert train_step.apply._cache_size() == 1
 
 
-def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(params):
-    cfg = config(accum_steps=2)
+@pytest.mark.parametrize("stored", [{}, {"master": "remainder16", "moments": "int8"}, {"moments": "bfloat16"}])
+def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(params, stored):
+    cfg = config(accum_steps=2, **stored)
     optimizer = make_optimizer(cfg)
     train_step = make_train_step(MODEL, optimizer, cfg)
     state = create_state(params, optimizer, cfg)

@@ -67,8 +67,9 @@ def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainSta
 def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> jax.Array:
     """A micro-batch's share of the step's mean loss: its loss sum / the trained tokens of the whole step."""
     model = model_def.bind(params)
-    hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
-    loss_sum = losses.cross_entropy_sum(hidden, model.head, batch.targets, batch.loss_mask, loss_chunk)
+    rows, head = model.look_up(batch.tokens)
+    hidden, _ = model.run(rows, batch.positions, batch.segment_ids)
+    loss_sum = losses.cross_entropy_sum(hidden, head, batch.targets, batch.loss_mask, loss_chunk)
     return loss_sum / batch.loss_denom
 
 
@@ -115,8 +116,9 @@ def apply(
     finite = jnp.isfinite(step_loss) & jnp.isfinite(grad_norm)
     values = jnp.stack([step_loss, grad_norm])
     spike = finite & spikes.is_spike(state.usual, values, max_spike)
-    keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, finite & ~spike), new, old)
-    params, master = master_of.store(keep(optax.apply_updates(master, updates), master), like=state.master)
+    applied = finite & ~spike
+    keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, applied), new, old)
+    params, master = master_of.store(optax.apply_updates(master, _only_if(applied, updates)), like=state.master)
     inner = keep(inner, inner_before)
     opt_state = opt_state._replace(inner_opt_state=inner) if accum_steps > 1 else inner
     seen = spikes.take_in(state.usual, values, spike)
@@ -124,6 +126,17 @@ def apply(
     loss = jnp.where(finite, jnp.float32(0), jnp.float32(jnp.nan))
     new_state = TrainState(state.step + finite, params, master, opt_state, loss, usual)
     return new_state, Metrics(step_loss, grad_norm, finite, usual.skipped, usual.in_row)
+
+
+def _only_if(applied: jax.Array, updates: Params) -> Params:
+    """The updates, or -0.0, which leaves every master as it is, even -0.0.
+
+    In integers and with a mask that no compiler knows, because compilers contract a product and the sum that follows
+    (FMA: one rounding for two) where it suits them. Both forms of the master must round alike.
+    """
+    mask = jax.lax.optimization_barrier(jnp.where(applied, jnp.uint32(0xFFFFFFFF), jnp.uint32(0)))
+    masked = lambda x: (jax.lax.bitcast_convert_type(x, jnp.uint32) & mask) | (jnp.uint32(0x80000000) & ~mask)
+    return jax.tree.map(lambda x: jax.lax.bitcast_convert_type(masked(x), jnp.float32), updates)
 
 
 class TrainStep(NamedTuple):
