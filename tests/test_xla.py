@@ -1,6 +1,7 @@
 """pytest tests/test_xla.py: how XLA is set up, and what is said where a card cannot be used or is full."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,31 @@ def test_the_flags_are_ones_that_this_xla_knows():
     """An unknown flag ends the process."""
     code = "from tiny_reasoning_jax import xla; xla.set_environment(); import jax; jax.jit(lambda x: x + 1)(1)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that is told")
+@pytest.mark.parametrize(("environment", "kept"), [({}, True), ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=2"}, False)])
+def test_on_a_cpu_memory_that_was_freed_is_used_again(environment, kept):
+    """Without it the kernel clears every page of XLA's temporaries in every step."""
+    code = """
+import resource, threading
+from tiny_reasoning_jax import xla
+xla.set_environment()
+import numpy as np
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.empty(2**27, np.uint8).fill(1)
+    counted.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+counted = []
+for _ in range(2):
+    thread = threading.Thread(target=faults)  # as XLA does
+    thread.start()
+    thread.join()
+print(counted[1])
+"""
+    env = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | {"JAX_PLATFORMS": "cpu"} | environment
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    assert (int(ended.stdout) < 20) == kept
 
 
 @pytest.fixture
