@@ -74,6 +74,9 @@ def test_every_damage_to_every_file_of_a_checkpoint_is_found(small_checkpoints):
         if path.parent == folder and path.name != checksums.FILE:
             return  # Orbax's own notes on the step; nothing of the run stands in them
         told = checkpoint.find_damage(folder)
+        if path.is_relative_to(folder / "params") or path.name == checksums.FILE:  # what evaluation and export read
+            with pytest.raises(DamagedError, match="use step 3"):
+                store.open_checkpoint(folder)
         assert len(told) == 1 and path.relative_to(folder).as_posix() in told[0], (path, name, told)
         with pytest.raises(DamagedError, match=r"newest good checkpoint is step 3; --config.checkpoint.allow_older=tr"):
             choose_step(small_checkpoints, allow_older=False)

@@ -119,8 +119,9 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
     if lacking or not ocp.path.step.is_path_finalized(step_folder.absolute()):
         why = f"it has no {' and no '.join(lacking)}" if lacking else "its save was interrupted"
         raise DamagedError(_damaged(step_folder, why, others))
-    # A converter that was killed has left none; choose_step of a run does not let that pass.
-    if (step_folder / checksums.FILE).exists() and (damage := checksums.find_damage(step_folder, ITEMS)):
+    # A converter that was killed has left none. A training run commits no step without them.
+    has_checksums = (step_folder / checksums.FILE).exists() or (step_folder / "state").is_dir()
+    if has_checksums and (damage := checksums.find_damage(step_folder, ITEMS)):
         raise DamagedError(_damaged(step_folder, checksums.tell(damage), others))
     with _explain_damage(step_folder, others):
         meta = _restore(ocp.JsonCheckpointHandler(), step_folder / "meta", ocp.args.JsonRestore())
