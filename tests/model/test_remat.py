@@ -112,12 +112,12 @@ def test_the_plain_backends_recompute_their_scores_and_no_more(backend):
 
 @pytest.mark.parametrize("rung", ["most", "some", "full"])
 def test_what_a_rung_keeps_is_what_the_plan_counts(rung):
-    """The operands of a recomputed layer are its parameters, what it keeps, the incoming gradient and the angles."""
+    """The operands of a recomputed layer are its parameters, what it keeps, the incoming gradient, the turns."""
     layers = [e for e in traced(rung) if e.primitive.name in ("checkpoint", "remat2", "remat")]
     layers = [e for e in layers if e.params["differentiated"]]
     assert len(layers) == SPEC.num_hidden_layers
     weights = {shape.shape for shape in ModelDef(SPEC).shapes().values()}
-    gradient, angles = B * T * SPEC.hidden_size * 2, B * T * SPEC.head_dim // 2 * 4
+    gradient, angles = B * T * SPEC.hidden_size * 2, B * T * SPEC.head_dim * 4
     kept = 0
     for layer in layers:
         operands = {id(v): v.aval for v in layer.invars}
