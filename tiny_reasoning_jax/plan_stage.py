@@ -76,7 +76,9 @@ def settle(config: FrozenConfigDict) -> FrozenConfigDict:
       ShortageError: the run does not fit; the message names settings that do.
     """
     latest = Run(config, Path(config.workdir), None).latest_step()
-    trains = "train" in config.stages.split(",") and (latest is None or latest < config.train.num_steps)
+    done = latest is not None and latest >= config.train.num_steps
+    # With allow_older a finished run trains once more, if its newest checkpoint is damaged.
+    trains = "train" in config.stages.split(",") and (not done or config.checkpoint.allow_older)
     target = _attached() if trains else None
     if target is not None:
         plan = _plan(config, find_spec(config), target)

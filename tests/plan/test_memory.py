@@ -11,8 +11,9 @@ from configs import reason
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import live, memory
-from tiny_reasoning_jax.train.optimizer import make_optimizer
-from tiny_reasoning_jax.train.step import create_state, make_train_step
+from tiny_reasoning_jax.train.checkpoint import bind
+from tiny_reasoning_jax.train.optimizer import between_steps, inner_state, make_optimizer
+from tiny_reasoning_jax.train.step import create_state, make_train_step, run_step
 
 SPEC = ModelSpec(vocab_size=640, hidden_size=64, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4,
                  num_key_value_heads=2, head_dim=16, rope_theta=1e4)  # fmt: skip
@@ -69,14 +70,36 @@ def test_xla_recomputes_nothing_on_its_own(planned):
 
 @pytest.mark.parametrize("name", ["accumulate", "apply"])
 def test_the_program_that_is_planned_is_the_one_that_trains(name):
-    """Letter by letter, called with a real state and a batch from the host: so the compile cache has it, too."""
+    """Letter by letter, of a new run and of one that goes on: so the compile cache has it, too.
+
+    Called with a real state, bound as training binds it, and a batch from the host.
+    """
     train = train_section()
     optimizer = make_optimizer(train)
-    state = create_state(MODEL.create_params(0), optimizer, train)
+    new = create_state(MODEL.create_params(0), optimizer, train)
+    restored = jax.device_put(jax.tree.map(np.asarray, new), jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    restored = restored._replace(opt_state=between_steps(new.opt_state, inner_state(restored.opt_state), 7))
     abstract = memory.abstract_batch(2, train.seq_len)
     batch = jax.tree.map(lambda x: np.ones(x.shape, x.dtype)[()], abstract)
-    trains = getattr(make_train_step(MODEL, optimizer, train), name).lower(state, batch)
-    assert trains.as_text() == memory.lower(name, MODEL, train, None).as_text()
+    planned = memory.lower(name, MODEL, train, None).as_text()
+    program = getattr(make_train_step(MODEL, optimizer, train), name)
+    assert [program.lower(bind(state), batch).as_text() == planned for state in (new, restored)] == [True, True]
+    assert program.lower(new, batch).as_text() != planned  # otherwise there would be nothing to bind
+
+
+def test_training_compiles_each_program_once_whether_new_or_going_on():
+    """The outputs of the first step are what the second is called with."""
+    train = train_section()
+    optimizer = make_optimizer(train)
+    new = create_state(MODEL.create_params(0), optimizer, train)
+    state = new._replace(params=jax.device_put(new.params, jax.sharding.SingleDeviceSharding(jax.devices()[0])))
+    ones = lambda x: np.ones((2, *x.shape), x.dtype)
+    batch = jax.tree.map(ones, memory.abstract_batch(2, train.seq_len))
+    step = make_train_step(MODEL, optimizer, train)
+    state = bind(state)
+    for _ in range(2):
+        state, _ = run_step(step, state, batch)
+    assert step.accumulate._cache_size() == step.apply._cache_size() == 1
 
 
 def test_one_micro_batch_is_one_program():

@@ -56,6 +56,8 @@ def test_open_choices_are_settled_once_and_trained_with(tmp_path, monkeypatch, c
     stages.run(make_config(workdir, **open_choices))
     told = capsys.readouterr().out
     assert "nothing changed" in told and "plan:" not in told, "a finished run plans nothing"
+    plan_stage.settle(make_config(workdir, **open_choices, checkpoint__allow_older=True))
+    assert "plan:\n" in capsys.readouterr().out, "its newest checkpoint may be damaged, and then it trains again"
 
 
 def test_a_cpu_keeps_everything_and_accumulates_nothing():

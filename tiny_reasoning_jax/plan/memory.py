@@ -86,11 +86,13 @@ def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.S
     """The very program that training runs, ready to be compiled for a device that need not be here.
 
     Without a sharding (the device at hand) it is that program letter by letter, and what is compiled here is what the
-    run finds in the compile cache; a sharding adds a line to it, which says nothing.
+    run finds in the compile cache: the state is bound to the device (checkpoint.bind), the batch comes from the host.
     """
     step = make_train_step(model_def, make_optimizer(config_train), config_train)
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    state, batch = arguments(model_def, config_train)
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return getattr(step, name).lower(*jax.tree.map(place, arguments(model_def, config_train)))
+    return getattr(step, name).lower(jax.tree.map(place, state), batch)
 
 
 def plan_memory(

@@ -223,6 +223,15 @@ def _restore_like(tree) -> ocp.args.PyTreeRestore:
     return ocp.args.PyTreeRestore(item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
 
 
+def bind(state: TrainState) -> TrainState:
+    """The same arrays, bound to their device; nothing is copied.
+
+    What is restored is bound and what is new is not, and jit makes different programs of the two: a run that goes on
+    would compile its step anew, twice where only a part is bound, and on a GPU might get other kernels.
+    """
+    return jax.device_put(state, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
 def abstract(state: TrainState) -> TrainState:
     """Shapes, dtypes and a single-device sharding for every array of `state` (concrete or from eval_shape)."""
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])

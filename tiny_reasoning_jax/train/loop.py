@@ -21,7 +21,7 @@ from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.train import examine, losses, spikes
-from tiny_reasoning_jax.train.checkpoint import Checkpoints
+from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind
 from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
@@ -208,8 +208,7 @@ def train(
       NumericsError: a non-finite loss or gradient, with the step, the ids of its examples and a dump; a state that is
         not finite before the first step; a validation loss that is not; spikes.MAX_IN_ROW spikes in a row.
     """
-    optimizer = make_optimizer(config.train)
-    train_step = make_train_step(model_def, optimizer, config.train)
+    state, train_step = bind(state), make_train_step(model_def, make_optimizer(config.train), config.train)
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
     examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
