@@ -69,8 +69,7 @@ def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batc
     model = model_def.bind(params)
     rows, head = model.look_up(batch.tokens)
     hidden, _ = model.run(rows, batch.positions, batch.segment_ids)
-    loss_sum = losses.cross_entropy_sum(hidden, head, batch.targets, batch.loss_mask, loss_chunk)
-    return loss_sum / batch.loss_denom
+    return losses.cross_entropy_sum(hidden, head, batch.targets, batch.loss_mask, loss_chunk, batch.loss_denom)
 
 
 def gradients(model_def, loss_chunk, state, batch):
