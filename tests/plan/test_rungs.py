@@ -1,4 +1,4 @@
-"""pytest tests/plan/test_choose.py: the rung and the micro-batch that a card gets, and what is said where none fits."""
+"""pytest tests/plan/test_rungs.py: the rung and the micro-batch that a card gets, and what is said where none fits."""
 
 import pytest
 from ml_collections import FrozenConfigDict
