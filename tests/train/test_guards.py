@@ -62,6 +62,15 @@ def refused(monkeypatch, workdir, draws):
     return str(error.value), states
 
 
+def test_a_card_too_full_to_look_for_the_micro_batch_hides_nothing(tmp_path, monkeypatch):
+    def full(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(examine, "find_bad", full)
+    told, _ = refused(monkeypatch, tmp_path / "run", Draws({6: [32.0, np.nan]}))
+    assert "step 6: loss=nan" in told and "could not be computed (RESOURCE_EXHAUSTED" in told and "s6m1a" in told
+
+
 @pytest.mark.parametrize("divisor, loss", [(np.nan, "nan"), (1e-36, "6.3")], ids=["batch", "gradient"])
 def test_a_bad_micro_batch_is_named_and_replayed_from_its_dump(tmp_path, monkeypatch, capsys, divisor, loss):
     """A loss that is NaN; and one that is finite, with gradients whose norm is not."""

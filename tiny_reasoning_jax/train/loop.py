@@ -159,12 +159,13 @@ def _explain_non_finite(
     """The message about a step that was not finite, and its dump; looks for the micro-batch that is to blame."""
     facts = {"step": pending.step, "loss": loss, "grad_norm": grad_norm}
     folder, lacking = write_dump(workdir, config, model_def, state, pending.batch, facts)
-    bad = examine.find_bad(model_def, config.train.loss_chunk, state, pending.batch.arrays)
-    found = (
-        f"Not finite: micro-batch {', '.join(map(str, bad))} of {len(pending.batch.ids)}"
-        if bad
-        else "Computed once more every micro-batch is finite: the sum of gradients is not, or the device errs"
-    )
+    bad, found = [], "Computed once more every micro-batch is finite: the sum of gradients is not, or the device errs"
+    try:
+        bad = examine.find_bad(model_def, config.train.loss_chunk, state, pending.batch.arrays)
+    except jax.errors.JaxRuntimeError as error:  # no memory for one more program; the rest must be told
+        found = f"Which micro-batch is to blame could not be computed ({str(error).splitlines()[0][:200]})"
+    if bad:
+        found = f"Not finite: micro-batch {', '.join(map(str, bad))} of {len(pending.batch.ids)}"
     shown = bad or range(len(pending.batch.ids))
     ids = "; ".join(f"micro-batch {i}: {', '.join(pending.batch.ids[i])}" for i in shown)
     remedy = f"python -m tiny_reasoning_jax.train.replay {folder}"
