@@ -17,7 +17,7 @@ takes no other with it and peak memory is its own. The JSON is written again aft
   loss        chunk sizes, and the share of trained tokens
   remat       the same recipe on the other rungs
   long        rows of 16,384 and 32,768 tokens
-  cards       the recipes of cards with 48, 24 and 16 GB
+  cards       the variants of configs/reason.py for cards with 48, 24 and 16 GB
   checkpoint  how long a checkpoint holds up training
   merged      q, k, v and gate, up as one product each
   flags       the recipe under other XLA flags
@@ -43,25 +43,34 @@ import jax
 import packed
 from absl import logging
 
+from configs import reason
 from tiny_reasoning_jax import xla
 from tiny_reasoning_jax.model.spec import ModelSpec
 
-SMALL = {"train__master": "remainder16", "train__remat": "full"}
-# The recipes: rows of a micro-batch, their length, micro-batches, and what else differs from configs/reason.py.
+
+def of_variant(variant: str) -> tuple[int, int, int, dict]:
+    """A variant of configs/reason.py as an entry of RECIPES."""
+    train = reason.get_config(variant).train
+    own = {f"train__{key}": train[key] for key in ("master", "moments", "remat", "loss_chunk")}
+    return train.batch_size // train.accum_steps, train.seq_len, train.accum_steps, own
+
+
+# The recipes: rows of a micro-batch, their length, micro-batches, and what else differs from the 1.7b variant.
 RECIPES = {
     "80 GB, 4 x 4096, none": (4, 4096, 4, {"train__remat": "none"}),
     "80 GB, 4 x 4096, most": (4, 4096, 4, {"train__remat": "most"}),
     "80 GB, 4 x 4096, some": (4, 4096, 4, {"train__remat": "some"}),
     "80 GB, 4 x 4096, full": (4, 4096, 4, {"train__remat": "full"}),
     "80 GB, 1 x 16384, none": (1, 16_384, 4, {"train__remat": "none"}),
-    "80 GB, 1 x 32768, most": (1, 32_768, 4, {"train__remat": "most"}),
+    "80 GB, 1 x 32768": of_variant("1.7b-80gb-32k"),
     "80 GB, 1 x 32768, full": (1, 32_768, 4, {"train__remat": "full"}),
-    "48 GB, 4 x 4096, some": (4, 4096, 4, {"train__master": "remainder16", "train__remat": "some"}),
-    "24 GB, 2 x 4096, full": (2, 4096, 8, {**SMALL, "train__moments": "bfloat16"}),
-    "24 GB, 1 x 32768, full, int8": (1, 32_768, 1, {**SMALL, "train__moments": "int8"}),
-    "16 GB, 1 x 4096, full, int8": (1, 4096, 1, {**SMALL, "train__moments": "int8"}),
+    "48 GB": of_variant("1.7b-48gb"),
+    "24 GB": of_variant("1.7b-24gb"),
+    "24 GB, 8 x 4096": (8, 4096, 1, of_variant("1.7b-24gb")[3]),
+    "16 GB": of_variant("1.7b-16gb"),
 }
 MAIN = "80 GB, 4 x 4096, none"
+CHUNK = reason.get_config("1.7b").train.loss_chunk
 FLAGS = {
     "no Triton products": "--xla_gpu_enable_triton_gemm=false",
     "no command buffers": "--xla_gpu_enable_command_buffer=",
@@ -86,17 +95,19 @@ class Bench:
         shape = packed.make_config("tiny").model.random if args.tiny else packed.QWEN3_1_7B
         self.spec = {"vocab_size": 768 if args.tiny else packed.VOCAB_SIZE, **shape}
         self.dtype = "float32" if args.tiny else "bfloat16"
-        self.chunk = 2048 // self.scale
+        self.chunk = CHUNK // self.scale
 
-    def config(self, name: str, changes: dict | None = None):
+    def config(self, name: str):
         """A recipe, in the scale of this run."""
         rows, seq_len, accum_steps, own = RECIPES[name]
-        return packed.make_config(
+        config = packed.make_config(
             "tiny" if self.args.tiny else "1.7b",
             workdir=str(self.folder / "run"), train__seq_len=seq_len // self.scale, train__accum_steps=accum_steps,
             train__batch_size=rows * accum_steps, train__attention=self.args.attention,
-            train__loss_chunk=self.chunk, **own, **(changes or {}),
+            **{"train__loss_chunk": CHUNK, **own},
         )  # fmt: skip
+        config.train.loss_chunk //= self.scale
+        return config
 
     def steps(self, name: str) -> str:
         """File of a recipe's batches."""
