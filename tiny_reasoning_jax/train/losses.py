@@ -88,7 +88,9 @@ def _forward(chunk, hidden, head, targets, loss_mask, factor):
         return total + loss, d_hidden, d_head
 
     nothing = jnp.zeros((*order.shape, hidden.shape[-1]), hidden.dtype)
-    start = (jnp.float32(0), nothing, jnp.zeros(head.shape, jnp.float32))
+    # A zero that the compiler does not know: it would share an array of zeros with others of this size, and keep it.
+    zero = jax.lax.optimization_barrier(jnp.float32(0))
+    start = (jnp.float32(0), nothing, jnp.full(head.shape, zero))
     total, d_hidden, d_head = jax.lax.fori_loop(0, num_chunks, one_chunk, start)
     # Back to their places by reading, not by scattering: each trained token knows how many precede it.
     place = jnp.cumsum(loss_mask) - 1
