@@ -15,7 +15,7 @@ from tiny_reasoning_jax.device import device_memory
 
 GIB = 2**30
 # Variant that "auto" takes on a card with so many GiB or more, as CUDA reports them: less than what is sold. A card of
-# 16 GB gets the smaller model: 1.7b-16gb is planned at 15.5 GiB, and it has 13.9 usable.
+# 16 GB gets the smaller model: 1.7b-16gb is planned at 14.2 GiB, and it has 13.9 usable.
 SMALLEST = {"1.7b-80gb": 74, "1.7b-48gb": 43, "1.7b-24gb": 21.5, "0.6b": 15}
 
 

@@ -24,14 +24,8 @@ LIMITS = {
 }
 
 
-# Over their limit while the embedding's gradient lies there twice, as the head's and as the rows': 1.2 GiB.
-TOO_LARGE = ("24gb", "16gb")
-
-
 @pytest.mark.parametrize("name", LIMITS)
-def test_the_table_keeps_its_limits(request, name):
-    if name in TOO_LARGE:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="planned, and more than it must be"))
+def test_the_table_keeps_its_limits(name):
     if name not in TABLE:
         pytest.skip("not planned yet: python benchmarks/plan.py")
     (limit, wanted), row = LIMITS[name], TABLE[name]
