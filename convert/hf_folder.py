@@ -17,7 +17,7 @@ from tiny_reasoning_jax.progress import Progress
 
 END_OF_TURN, END_OF_TEXT = "<|im_end|>", "<|endoftext|>"
 CONFIG, GENERATION_CONFIG = "config.json", "generation_config.json"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _DISK_MARGIN = 50 * 10**6  # bytes beside the weights: tokenizer, metadata, card
 
 # Called after every tensor with the bytes done so far and the bytes in all.
@@ -33,7 +33,7 @@ def find_source(source: str | Path) -> Path:
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
-    if not _HUB_ID.fullmatch(str(source)):
+    if not HUB_ID.fullmatch(str(source)):
         raise UserError(
             f"model folder {str(source)!r} does not exist; give a folder with config.json and *.safetensors, "
             "or a hub id such as Qwen/Qwen3-1.7B-Base"

@@ -14,6 +14,7 @@ import jax
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from ml_collections import FrozenConfigDict
 
+from convert import hf_folder
 from tiny_reasoning_jax.data.tokenizer import find_tokenizer, load_tokenizer
 from tiny_reasoning_jax.device import device_memory
 from tiny_reasoning_jax.errors import UserError
@@ -172,6 +173,8 @@ def find_spec(config: FrozenConfigDict) -> ModelSpec:
         path = folder / "config.json"
     elif source in PUBLISHED:
         return PUBLISHED[source]
+    elif not hf_folder.HUB_ID.fullmatch(source):
+        path = hf_folder.find_source(source) / "config.json"  # there is none: it says so
     else:
         try:
             path = Path(huggingface_hub.hf_hub_download(source, "config.json"))
