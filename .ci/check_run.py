@@ -25,10 +25,12 @@ def main(workdir: Path) -> None:
         assert after[level]["ci95"][0] > before[level]["ci95"][1], f"difficulty {level} is not clearly above untrained"
     assert after["1"]["accuracy"] >= 0.6, "difficulty 1 is below 60 %"
 
-    times = {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    sessions = (".lock", "events.jsonl")  # which tell that somebody came and went
+    files = lambda: (path for path in workdir.rglob("*") if path.is_file() and path.name not in sessions)
+    times = {path: path.stat().st_mtime_ns for path in files()}
     again = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
     assert "finished" in again.stdout, again.stdout
-    assert times == {path: path.stat().st_mtime_ns for path in workdir.rglob("*") if path.is_file()}
+    assert times == {path: path.stat().st_mtime_ns for path in files()}
     print("a second run of the same command changed nothing")
 
     wrong = subprocess.run([*COMMAND, "--config.train.num_stepz=3"], capture_output=True, text=True)
