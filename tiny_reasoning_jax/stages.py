@@ -47,7 +47,7 @@ from tiny_reasoning_jax.train import loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, choose_step, num_bytes
 from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.optimizer import make_optimizer
-from tiny_reasoning_jax.train.step import create_state
+from tiny_reasoning_jax.train.step import abstract_state, create_state
 
 
 def run(config: FrozenConfigDict) -> bool:
@@ -201,12 +201,10 @@ def _make_probe(this: Run, model_def: ModelDef, validation: PreparedSplit) -> Ca
 def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
     """Where training starts: the run's own newest checkpoint if there is one, otherwise the source's weights."""
     config = this.config
-    optimizer = make_optimizer(config.train)
     if latest is None:
         source = load_source(this)
         model_def = make_model_def(config, source.spec)
-        shapes = jax.eval_shape(lambda params: create_state(params, optimizer, config.train), source.params)
-        rundir.require_disk(this.workdir, num_bytes(shapes), "one checkpoint")
+        rundir.require_disk(this.workdir, num_bytes(abstract_state(model_def, config.train)), "one checkpoint")
         store.copy_carried_files(this.workdir / "data" / "tokenizer", this.checkpoints / "tokenizer")
         meta = {
             "model_config": source.hf_config,
@@ -222,12 +220,12 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
             f"train: {source.spec.num_parameters:,} parameters from {config.model.source}, on {device_name()}",
             flush=True,
         )
-        return model_def, create_state(source.params, optimizer, config.train), None, meta
+        state = create_state(source.params, make_optimizer(config.train), config.train)
+        return model_def, state, None, meta
     meta = checkpoints.load_meta(latest)
     model_def = make_model_def(config, parse_hf_config(meta["model_config"]))
     meta = _accept_world(this, meta, model_def)
-    like = abstract(jax.eval_shape(lambda params: create_state(params, optimizer, config.train), model_def.shapes()))
-    state, data_state = checkpoints.restore(latest, like)
+    state, data_state = checkpoints.restore(latest, abstract(abstract_state(model_def, config.train)))
     print(f"train: going on from step {latest} of {config.train.num_steps}, on {device_name()}", flush=True)
     return model_def, state, data_state, meta
 

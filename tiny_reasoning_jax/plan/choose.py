@@ -17,7 +17,8 @@ from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import flops
 from tiny_reasoning_jax.plan.cards import CARDS, GIB, Card
-from tiny_reasoning_jax.plan.memory import Memory, abstract_state, split_state
+from tiny_reasoning_jax.plan.memory import Memory, split_state
+from tiny_reasoning_jax.train.step import abstract_state
 
 # Of the card's peak that matrix products reach, for ordering candidates; the order hardly depends on it.
 EFFICIENCY = 0.55

@@ -13,7 +13,7 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.plan import live
 from tiny_reasoning_jax.train.optimizer import accumulator, make_optimizer
-from tiny_reasoning_jax.train.step import TrainState, create_state, make_train_step
+from tiny_reasoning_jax.train.step import TrainState, abstract_state, make_train_step
 
 NUM_LARGEST = 12  # values told of
 
@@ -43,12 +43,6 @@ class Memory(NamedTuple):
     def peak(self) -> int:
         """Bytes at the fullest moment, resident state included."""
         return sum(self.parts.values())
-
-
-def abstract_state(model_def: ModelDef, config_train) -> TrainState:
-    """Shapes and dtypes of the state that training starts with."""
-    optimizer = make_optimizer(config_train)
-    return jax.eval_shape(lambda params: create_state(params, optimizer, config_train), model_def.shapes())
 
 
 def split_state(state: TrainState) -> dict[str, int]:

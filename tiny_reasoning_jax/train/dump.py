@@ -23,8 +23,7 @@ from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, num_bytes
-from tiny_reasoning_jax.train.optimizer import make_optimizer
-from tiny_reasoning_jax.train.step import TrainState, create_state
+from tiny_reasoning_jax.train.step import TrainState, abstract_state
 from tiny_reasoning_jax.workdir import require_disk, write_json
 
 
@@ -117,10 +116,8 @@ def load_state(dump: Dump, config_train) -> TrainState:
             f"{dump.folder} holds no state: the disk had no room for it. Make room and run the same command again: it "
             "repeats the steps since the last checkpoint, comes here again, and writes a whole dump"
         )
-    optimizer = make_optimizer(config_train)
-    shapes = jax.eval_shape(lambda p: create_state(p, optimizer, config_train), dump.model_def.shapes())
     states = Checkpoints(dump.folder / "state", 1)
     try:
-        return states.restore(dump.facts["step"], abstract(shapes))[0]
+        return states.restore(dump.facts["step"], abstract(abstract_state(dump.model_def, config_train)))[0]
     finally:
         states.close()

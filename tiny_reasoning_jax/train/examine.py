@@ -11,9 +11,8 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model import rope
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
-from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train.optimizer import inner_state
-from tiny_reasoning_jax.train.step import TrainState, gradients
+from tiny_reasoning_jax.train.step import TrainState, gradients, micro_batches, micro_loss
 
 
 @jax.jit
@@ -51,11 +50,6 @@ def require_finite(state: TrainState, origin: str) -> None:
         )
 
 
-def micro_batches(arrays: Batch) -> list[Batch]:
-    """The parts [B, T] of a step's arrays [accum_steps, B, T]."""
-    return [Batch(*(x[i] for x in arrays)) for i in range(arrays.tokens.shape[0])]
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def measure(model_def: ModelDef, loss_chunk: int, state: TrainState, batch: Batch):
     """A micro-batch's share of the step's loss, and the norm of each parameter's gradient, which go no further."""
@@ -74,7 +68,7 @@ def find_bad(model_def: ModelDef, loss_chunk: int, state: TrainState, arrays: Ba
 @functools.partial(jax.jit, static_argnums=0)
 def _finite_after(model_def, params, batch):
     model = model_def.bind(params)
-    x = model.embed[...].astype(model.dtype)[batch.tokens]
+    x, _ = model.look_up(batch.tokens)
     angles = rope.rope_angles(batch.positions, model.spec.head_dim, model.spec.rope_theta)
     stages = [x]
     for layer in model.layers:
@@ -100,12 +94,9 @@ def first_bad_activation(model_def: ModelDef, params: Params, batch: Batch) -> t
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loss_of(model_def, loss_chunk, params, batch, row, segment):
-    model = model_def.bind(params)
-    take = lambda x: jax.lax.dynamic_slice_in_dim(x, row, 1)
-    segment_ids = take(batch.segment_ids)
-    hidden, _ = model(take(batch.tokens), take(batch.positions), segment_ids)
-    mask = take(batch.loss_mask) & (segment_ids == segment)
-    return losses.cross_entropy_sum(hidden, model.head, take(batch.targets), mask, loss_chunk), jnp.sum(mask)
+    one = Batch(*(jax.lax.dynamic_slice_in_dim(x, row, 1) for x in batch[:-1]), loss_denom=jnp.float32(1))
+    mask = one.loss_mask & (one.segment_ids == segment)
+    return micro_loss(model_def, loss_chunk, params, one._replace(loss_mask=mask)), jnp.sum(mask)
 
 
 def example_losses(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> list[dict[str, Any]]:

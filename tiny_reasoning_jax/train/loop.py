@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tiny_reasoning_jax import events
@@ -20,12 +21,12 @@ from tiny_reasoning_jax.data.problems import DIFFICULTIES
 from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
-from tiny_reasoning_jax.train import examine, losses, spikes
+from tiny_reasoning_jax.train import examine, spikes
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind
 from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
-from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, run_step
+from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, micro_loss, run_step
 from tiny_reasoning_jax.train.watchdog import Watchdog
 
 
@@ -43,9 +44,7 @@ def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) ->
 
     @jax.jit
     def loss_sum(params, batch):
-        model = model_def.bind(params)
-        hidden, _ = model(batch.tokens, batch.positions, batch.segment_ids)
-        return losses.cross_entropy_sum(hidden, model.head, batch.targets, batch.loss_mask, loss_chunk)
+        return micro_loss(model_def, loss_chunk, params, batch._replace(loss_denom=jnp.float32(1)))
 
     num_trained = sum(int(batch.loss_mask.sum()) for batch in batches)
 

@@ -23,7 +23,7 @@ from tiny_reasoning_jax.model.attention import choice
 from tiny_reasoning_jax.train import examine
 from tiny_reasoning_jax.train.dump import Dump, load_dump, load_state
 from tiny_reasoning_jax.train.optimizer import make_optimizer
-from tiny_reasoning_jax.train.step import TrainState, make_train_step, run_step
+from tiny_reasoning_jax.train.step import TrainState, make_train_step, micro_batches, run_step
 
 
 def replay(folder: Path) -> None:
@@ -41,7 +41,7 @@ def replay(folder: Path) -> None:
         f"{jax.local_devices()[0].device_kind}"
     )
     norms = {}
-    for i, batch in enumerate(examine.micro_batches(dump.arrays)):
+    for i, batch in enumerate(micro_batches(dump.arrays)):
         loss, norms[i] = jax.device_get(examine.measure(dump.model_def, train.loss_chunk, state, batch))
         print(f"micro-batch {i}: loss={loss} (divided by loss_denom={batch.loss_denom}, the step's trained tokens)")
         _tell_examples(dump, state, train, i, batch)

@@ -17,7 +17,7 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.train import losses, spikes
 from tiny_reasoning_jax.train import master as master_of
-from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state
+from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_optimizer
 
 
 class TrainState(NamedTuple):
@@ -62,6 +62,12 @@ def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainSta
         return master_of.create(params, config_train.master), optimizer.init(image)
 
     return TrainState(jnp.int32(0), params, *create(params), jnp.float32(0), spikes.create())
+
+
+def abstract_state(model_def: ModelDef, config_train) -> TrainState:
+    """Shapes and dtypes of the state that training starts with."""
+    optimizer = make_optimizer(config_train)
+    return jax.eval_shape(lambda params: create_state(params, optimizer, config_train), model_def.shapes())
 
 
 def micro_loss(model_def: ModelDef, loss_chunk: int, params: Params, batch: Batch) -> jax.Array:
@@ -154,9 +160,14 @@ def make_train_step(model_def: ModelDef, optimizer: Optimizer, config_train) -> 
     )
 
 
+def micro_batches(arrays: Batch) -> list[Batch]:
+    """The parts [B, T] of a step's arrays [accum_steps, B, T]."""
+    return [Batch(*(x[i] for x in arrays)) for i in range(arrays.tokens.shape[0])]
+
+
 def run_step(train_step: TrainStep, state: TrainState, arrays: Batch) -> tuple[TrainState, Metrics]:
     """One optimizer step over Batch arrays [accum_steps, B, T]; returns before the device has finished."""
-    micro_batches = [Batch(*(x[i] for x in arrays)) for i in range(arrays.tokens.shape[0])]
-    for micro_batch in micro_batches[:-1]:
+    *first, last = micro_batches(arrays)
+    for micro_batch in first:
         state = train_step.accumulate(state, micro_batch)
-    return train_step.apply(state, micro_batches[-1])
+    return train_step.apply(state, last)
