@@ -1,16 +1,14 @@
 """The model card (README.md) of an exported model; it holds measured figures or none."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from convert.hf_folder import HUB_ID
 from tiny_reasoning_jax.errors import UserError
 
-# A user's own path says nothing to a reader of the card, and is no hub id.
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 NOT_MEASURED = "not measured"
 
 
@@ -80,7 +78,7 @@ def _license(base_model: str, license_file: Path | None) -> str | None:
 
 
 def _is_hub_id(base_model: str) -> bool:
-    return bool(_HUB_ID.fullmatch(base_model)) and not Path(base_model).exists()
+    return bool(HUB_ID.fullmatch(base_model)) and not Path(base_model).exists()
 
 
 def _tasks(card: Card, when: str) -> dict[str, dict[str, Any]]:

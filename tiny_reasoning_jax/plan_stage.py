@@ -4,14 +4,11 @@ Settings that are left to the program (train.remat="auto", train.accum_steps=0) 
 stage; what cannot fit is refused before anything is written.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import huggingface_hub
 import jax
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from ml_collections import FrozenConfigDict
 
 from convert import hf_folder
@@ -23,9 +20,10 @@ from tiny_reasoning_jax.model.attention import choice, cudnn, self_test
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import PUBLISHED, ModelSpec, parse_hf_config
 from tiny_reasoning_jax.plan import cards, choose
-from tiny_reasoning_jax.plan.memory import Memory, abstract_state, plan_memory, split_state
+from tiny_reasoning_jax.plan.memory import Memory, plan_memory, split_state
 from tiny_reasoning_jax.plan.report import Plan
 from tiny_reasoning_jax.run import Run, padded_vocabulary
+from tiny_reasoning_jax.train.step import abstract_state
 
 
 class Target(NamedTuple):
@@ -169,22 +167,20 @@ def find_spec(config: FrozenConfigDict) -> ModelSpec:
         num_ids = tokenizer.vocab_size if is_new else len(load_tokenizer(find_tokenizer(tokenizer.source)))
         return ModelSpec(vocab_size=padded_vocabulary(num_ids), **config.model.random)
     folder = Path(source).expanduser()
-    if folder.is_dir():
-        path = folder / "config.json"
-    elif source in PUBLISHED:
+    if source in PUBLISHED and not folder.is_dir():
         return PUBLISHED[source]
-    elif not hf_folder.HUB_ID.fullmatch(source):
-        path = hf_folder.find_source(source) / "config.json"  # there is none: it says so
-    else:
+    if not folder.is_dir() and not hf_folder.HUB_ID.fullmatch(source):
+        hf_folder.find_source(source)  # there is none: it says so
+    if not folder.is_dir():
+        import huggingface_hub
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
         try:
-            path = Path(huggingface_hub.hf_hub_download(source, "config.json"))
+            folder = Path(huggingface_hub.hf_hub_download(source, hf_folder.CONFIG)).parent
         except (OSError, HfHubHTTPError, HFValidationError) as error:
             raise UserError(
                 f"the shape of {source!r} is not known here, and the Hugging Face hub did not tell it "
                 f"({type(error).__name__}); give a folder with its config.json as --config.model.source, or one of "
                 f"{', '.join(PUBLISHED)}"
             ) from error
-    try:
-        return parse_hf_config(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); take the file that came with the weights") from error
+    return parse_hf_config(hf_folder.read_config(folder))

@@ -106,7 +106,7 @@ def test_published_shapes(name, size, tmp_path):
 def test_an_unreadable_config_is_told(tmp_path):
     config = reason.get_config("1.7b")
     config.model.source = str(tmp_path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="config.json does not exist"):
         plan_stage.find_spec(FrozenConfigDict(config))
 
 
