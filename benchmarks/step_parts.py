@@ -13,6 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ is no part of the installed package
 
+import attention  # benchmarks/attention.py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,8 +22,7 @@ from ml_collections import FrozenConfigDict
 from tiny_reasoning_jax import xla
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.device import device_memory
-from tiny_reasoning_jax.model import attention
-from tiny_reasoning_jax.model.attention import choice, self_test
+from tiny_reasoning_jax.model.attention import choice
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import cards, flops
@@ -123,36 +123,17 @@ def load_batches(path: str) -> list[Batch]:
 
 def attention_paths(args: dict) -> dict:
     """Self-test, forward, and forward with backward of every backend on a packed micro-batch."""
-    spec, dtype = ModelSpec(**args["spec"]), args["dtype"]
+    spec, dtype = ModelSpec(**args["spec"]), jnp.dtype(args["dtype"])
     N, K, H = spec.num_attention_heads, spec.num_key_value_heads, spec.head_dim
     segment_ids = jnp.asarray(load_batches(args["steps"])[0].segment_ids[0])
     B, T = segment_ids.shape
-    q, k, v, d_out = (random(B, T, heads, H, dtype=dtype) for heads in (N, K, K, N))
-    lengths = [n for row in np.asarray(segment_ids) for n in np.bincount(row)[1:] if n]
-    useful = 4 * N * H * sum(int(n) ** 2 for n in lengths) / 2  # scores and context, causal, within examples
-    result = {"shape": [B, T, N, K, H], "examples": len(lengths), "device": choice.attached()._asdict(), "paths": {}}
-    for name, attend in attention.BACKENDS.items():
-        where = {"seq_len": T, "head_dim": H, "dtype": dtype}
-        reason = choice.refusal(name, choice.attached(), **where)
-        if reason is None and name == "reference" and T > args["longest_reference"]:
-            reason = "its scores would fill the device"
-        if reason:
-            result["paths"][name] = {"refused": reason}
-            continue
-        try:
-            outcome = self_test.test(attend, N=N, K=K, H=H, dtype=jnp.dtype(dtype), seq_len=T)
-            forward = jax.jit(lambda q, k, v, attend=attend: attend(q, k, v, segment_ids))
-            both = jax.jit(lambda q, k, v, attend=attend: jax.vjp(
-                lambda *x: attend(*x, segment_ids), q, k, v)[1](d_out))  # fmt: skip
-            times = [seconds_per_call(lambda f=f: f(q, k, v)) for f in (forward, both)]
-        except Exception as error:  # a kernel that cannot be compiled is a result
-            result["paths"][name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
-            continue
-        result["paths"][name] = {
-            "self_test_error": outcome.error, "self_test_passed": outcome.passed, "forward_seconds": times[0],
-            "forward_backward_seconds": times[1], "forward_backward_flops": 3.5 * useful / times[1],
-        }  # fmt: skip
-    return result
+    inputs = [(*(random(B, T, heads, H, dtype=dtype) for heads in (N, K, K, N)), segment_ids)]
+    paths = {
+        name: attention.check(name, (N, K, H), T, dtype) | attention.measure(name, inputs, calls=3, samples=5)
+        for name in attention.BACKENDS
+    }
+    num_examples = int(segment_ids.max(1).sum())
+    return {"shape": [B, T, N, K, H], "examples": num_examples, "device": choice.attached()._asdict(), "paths": paths}
 
 
 def loss_paths(args: dict) -> dict:
@@ -249,7 +230,7 @@ def training(args: dict) -> dict:
     if args["plan"]:
         model_def, train = this.model_def, this.train
         del this  # the planner compiles, and autotuning needs room
-        memory = plan_memory(model_def, train, jax.sharding.SingleDeviceSharding(jax.local_devices()[0]), {})
+        memory = plan_memory(model_def, train, None, {})
         result |= {"planned_bytes": memory.peak, "planned_parts": memory.parts, "hidden_remat": memory.hidden_remat}
     return result
 

@@ -184,7 +184,7 @@ class Bench:
             self.train(section, MAIN, micro=True, plan=True)
             self.train(section, MAIN, called="again, from the compile cache", groups=1)
         elif section == "attention":
-            self.measure(section, "packed micro-batch", "attention_paths", {**main, "longest_reference": 2048})
+            self.measure(section, "packed micro-batch", "attention_paths", main)
         elif section == "loss":
             chunks = [size // self.scale for size in (1024, 2048, 4096, 8192)]
             self.measure(section, "chunks", "loss_paths", {**main, "chunks": chunks})
