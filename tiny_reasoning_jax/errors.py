@@ -1,6 +1,7 @@
 """What a run refuses: one class for each exit code, so that a script that started it knows what kind of help it needs.
 
-`main.py` and the converter print these without a traceback; any other exception is our defect and keeps its own.
+`main.py` and the converter print these without a traceback (the converter always with exit code 2); any other exception
+is our defect and keeps its own.
 """
 
 # Told to stop by SIGTERM or Ctrl-C, and everything is saved: the same command goes on. EX_TEMPFAIL of sysexits.h.

@@ -26,7 +26,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from tiny_reasoning_jax import checksums, events
-from tiny_reasoning_jax.errors import DamagedError, UserError
+from tiny_reasoning_jax.errors import DamagedError, ShortageError
 from tiny_reasoning_jax.model.store import committed_steps
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
@@ -128,7 +128,7 @@ class Checkpoints:
         """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here.
 
         Raises:
-          UserError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
+          ShortageError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
         """
         with self._explain_full_disk():
             self._manager.wait_until_finished()  # what it still writes must count as used
@@ -158,7 +158,7 @@ class Checkpoints:
         except (ValueError, OSError) as error:
             if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
                 raise
-            raise UserError(
+            raise ShortageError(
                 f"the disk under {self.folder} was full while a checkpoint was written; the newest whole one is step "
                 f"{self._manager.latest_step()}. Make room and run the same command again: it goes on from there"
             ) from error
