@@ -22,6 +22,7 @@ FlashAttention and everything on a card: not run on a GPU yet.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -92,11 +93,9 @@ class Contender:
 
     def turn(self, num_steps: int) -> dict:
         """Returns seconds, losses and peak bytes of that many steps."""
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which the next line tells
             self._process.stdin.write(f"{num_steps}\n")
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"the contender ended with code {self._process.wait()}; its message is above")

@@ -5,6 +5,8 @@ import math
 from ml_collections import config_dict
 
 from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.model.attention import BACKENDS
+from tiny_reasoning_jax.model.remat import RUNGS
 from tiny_reasoning_jax.train.moments import MAX_RATIO, max_ratio
 
 STAGES = ("data", "grade", "train", "eval", "export", "plan")
@@ -220,8 +222,8 @@ def validate(config) -> None:
         )
     _validate_sampling(config)
     _validate_data(config.data, config.train.num_probe)
-    choices = {"train.remat": ("auto", "none", "most", "some", "full"), "train.compute_dtype": ("bfloat16", "float32"),
-               "train.attention": ("auto", "reference", "blockwise", "cudnn", "triton"),
+    choices = {"train.remat": ("auto", *RUNGS), "train.compute_dtype": ("bfloat16", "float32"),
+               "train.attention": ("auto", *BACKENDS),
                "train.master": ("float32", "remainder16"), "train.moments": ("float32", "bfloat16", "int8"),
                "data.curriculum": ("none", "linear", "staged", "anneal", "adaptive"),
                "data.difficulty": ("source", "length", "measured"), "eval.protocol": ("chat", "few-shot")}  # fmt: skip

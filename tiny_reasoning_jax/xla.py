@@ -29,7 +29,7 @@ MALLOPT = {"M_MMAP_THRESHOLD": (-3, 2**30), "M_TRIM_THRESHOLD": (-1, 2**30), "M_
 # Part of a card that XLA takes at the start; it is three quarters unless told otherwise. The rest is for the CUDA
 # context and the libraries' own workspaces.
 MEMORY_FRACTION = 0.92
-CACHE_BYTES = 10 * 2**30  # a compiled step of 1.7B parameters takes some 20 MB
+CACHE_BYTES = 10 * 2**30  # of what has not been used for longest, the rest is deleted
 # CUDA's minor-version compatibility: oldest Linux driver of each major version.
 # Source: CUDA Compatibility guide, docs.nvidia.com/deploy/cuda-compatibility.
 OLDEST_DRIVER = {"cuda12": 525, "cuda13": 580}

@@ -3,6 +3,7 @@
 Only dense Qwen3 is supported. Anything in a config that we would silently compute differently is refused by name.
 """
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -111,11 +112,9 @@ def _integer(config: dict[str, Any], key: str, default: int | None = None) -> in
 
 
 def _number(value: Any, key: str) -> float:
-    try:
+    with contextlib.suppress(OverflowError):  # of a whole number too large for any float: refused like the others
         if type(value) in (int, float):
             return float(value)
-    except OverflowError:
-        pass
     raise UserError(f"config.json: {key}={_show(value)} must be a number; take the file that came with the weights")
 
 
