@@ -17,7 +17,7 @@ def references():
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with Sandbox() as sandbox:
+    with Sandbox(seconds=60) as sandbox:  # what is asked is whether they are right, not how fast the machine is
         yield sandbox
 
 

@@ -89,14 +89,15 @@ class Sandbox:
 
     Args:
       num_workers: programs that run at the same time.
-      seconds: of processor time for a program, and as many for its tests; three times that on the clock.
+      seconds: of processor time for a program, and as many for its tests; three times that on the clock. The slowest
+        reference solution (an MBPP problem that counts to 9,999 squared) takes 5 s on a slow core.
       unsafe: without Landlock and seccomp. A program can then do whatever the user can.
 
     Raises:
       UserError: the machine lacks what the sandbox needs, and `unsafe` is False; or it is no Linux.
     """
 
-    def __init__(self, num_workers: int = 2, seconds: int = 5, unsafe: bool = False) -> None:
+    def __init__(self, num_workers: int = 2, seconds: int = 10, unsafe: bool = False) -> None:
         _require_linux()
         if unsafe:
             log.warning(
