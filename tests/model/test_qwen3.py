@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from tests.jaxprs import equations
-from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up
+from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up, _swiglu
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 
@@ -75,3 +75,12 @@ def test_a_norms_gradient_is_summed_in_float32_and_its_result_is_that_of_bfloat1
         if e.primitive.name == "reduce_sum"
     ]
     assert sums and all(e.invars[0].aval.dtype == jnp.float32 for e in sums)
+
+
+def test_the_gate_s_derivative_is_jax_s_own():
+    gate, up, d_out = (4 * jax.random.normal(jax.random.key(i), (6, 32)) for i in range(3))
+    ours, pull = jax.vjp(_swiglu, gate, up)
+    theirs, pull_theirs = jax.vjp(lambda gate, up: jax.nn.silu(gate) * up, gate, up)
+    np.testing.assert_array_equal(ours, theirs)
+    for one, other in zip(pull(d_out), pull_theirs(d_out), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)

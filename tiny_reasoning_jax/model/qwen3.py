@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from tiny_reasoning_jax.model import attention, cache, remat, rope
+from tiny_reasoning_jax.model import attention, cache, remat, rope, rows
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 Params = dict[str, jax.Array]
@@ -70,11 +70,7 @@ class RMSNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*any size"]) -> Float[Array, "*any size"]:
         """Normalises x and scales it; the result has x's dtype."""
-        x32 = x.astype(jnp.float32)
-        normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, axis=-1, keepdims=True) + self.eps)
-        # The product of two bfloat16 numbers is exact in float32, so this rounds as their own product would; but the
-        # scale's gradient, a sum over all tokens, is then summed in float32.
-        return (normed.astype(x.dtype).astype(jnp.float32) * self.scale[...].astype(jnp.float32)).astype(x.dtype)
+        return rows.rms_norm(x, self.scale[...], self.eps)
 
 
 class Attention(nnx.Module):
@@ -112,6 +108,27 @@ class Attention(nnx.Module):
         return jnp.einsum("BTNH,NHD->BTD", context, w(self.o)), layer_cache
 
 
+@jax.custom_vjp
+def _swiglu(gate: Float[Array, "rows F"], up: Float[Array, "rows F"]) -> Float[Array, "rows F"]:
+    """silu(gate) * up. Keeps the two for its backward pass and nothing else.
+
+    The derivative that JAX makes of it keeps silu(gate) and the sigmoid, too. The GPU's compiler computes them again in
+    the kernels that read them (the plan is the same); the CPU's writes and reads them.
+    """
+    return jax.nn.silu(gate) * up
+
+
+def _swiglu_backward(residuals, d_out):
+    gate, up, d_out = (x.astype(jnp.float32) for x in (*residuals, d_out))
+    sigmoid = jax.nn.sigmoid(gate)
+    silu = gate * sigmoid
+    d_gate = d_out * up * (sigmoid + silu * (1 - sigmoid))
+    return d_gate.astype(residuals[0].dtype), (d_out * silu).astype(residuals[1].dtype)
+
+
+_swiglu.defvjp(lambda gate, up: (_swiglu(gate, up), (gate, up)), _swiglu_backward)
+
+
 class MLP(nnx.Module):
     """SwiGLU (arXiv 2002.05202)."""
 
@@ -125,10 +142,10 @@ class MLP(nnx.Module):
         """Applies down(silu(gate(x)) * up(x))."""
         w = lambda param: param[...].astype(x.dtype)
         # Flat rows: with [B, T, F] the CPU compiler picks layouts that make the backward pass 2.4 times slower.
-        rows = x.reshape(-1, x.shape[-1])
-        gate = remat.name(rows @ w(self.gate), remat.MLP)
-        up = remat.name(rows @ w(self.up), remat.MLP)
-        return ((jax.nn.silu(gate) * up) @ w(self.down)).reshape(x.shape)
+        flat = x.reshape(-1, x.shape[-1])
+        gate = remat.name(flat @ w(self.gate), remat.MLP)
+        up = remat.name(flat @ w(self.up), remat.MLP)
+        return (_swiglu(gate, up) @ w(self.down)).reshape(x.shape)
 
 
 class Layer(nnx.Module):
@@ -185,15 +202,15 @@ class Qwen3(nnx.Module):
             used.
           through_cache: how, and where: cache.extend or cache.step, its keywords given.
         """
-        rows, _ = self.look_up(tokens)
+        embedded, _ = self.look_up(tokens)
         if segment_ids is None:
             segment_ids = jnp.ones_like(tokens)
-        return self.run(rows, positions, segment_ids, kv_cache, through_cache)
+        return self.run(embedded, positions, segment_ids, kv_cache, through_cache)
 
     def look_up(self, tokens: Int[Array, "B T"]) -> tuple[Float[Array, "B T D"], Float[Array, "V D"]]:
         """The tokens' embeddings, and the head; whose gradients, tied, then take one array (see `_look_up`)."""
-        rows, table = _look_up(self.embed[...], tokens, self.dtype)
-        return rows, table if self.spec.tie_word_embeddings else self.head
+        embedded, table = _look_up(self.embed[...], tokens, self.dtype)
+        return embedded, table if self.spec.tie_word_embeddings else self.head
 
     def run(self, x, positions, segment_ids, kv_cache=None, through_cache=None):
         """What `__call__` does with the tokens' embeddings x [B, T, D]."""

@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from tiny_reasoning_jax.model.rows import log_sum_exp
+
 
 def cross_entropy_sum(
     hidden: Float[Array, "B T D"],
@@ -55,7 +57,7 @@ def _chunk_loss(head, hidden, targets, indices):
     rows = hidden.at[indices].get(mode="fill", fill_value=0)
     row_targets = targets.at[indices].get(mode="fill", fill_value=0)
     logits = jnp.einsum("cd,vd->cv", rows, head, preferred_element_type=jnp.float32)
-    log_normalizer = jax.nn.logsumexp(logits, axis=-1)
+    log_normalizer = log_sum_exp(logits)
     target_logits = jnp.take_along_axis(logits, row_targets[:, None], axis=-1)[:, 0]
     loss = jnp.sum(jnp.where(taken, log_normalizer - target_logits, 0.0))
     return loss, rows, row_targets, taken, logits, log_normalizer

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from tiny_reasoning_jax.errors import UserError
-from tiny_reasoning_jax.model import remat
+from tiny_reasoning_jax.model import remat, rows
 
 
 def masked_attention(
@@ -26,7 +26,7 @@ def masked_attention(
     scores = scores.reshape(B, K, N // K, T, S) * H**-0.5
     # The lowest finite number, not -inf: a row that is masked everywhere must not become NaN.
     scores = jnp.where(attn_mask[:, None, None], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(B, K, -1, S)
+    weights = rows.softmax(scores).astype(v.dtype).reshape(B, K, -1, S)
     context = jnp.einsum("bkts,bksh->bkth", weights, v.swapaxes(1, 2)).reshape(B, K, N // K, T, H)
     return jnp.einsum("bkgth->btkgh", context).reshape(q.shape)
 
@@ -60,11 +60,18 @@ def blockwise(
 ) -> Float[Array, "B T N H"]:
     """The reference, one block of queries at a time: scores [B, N, block, T], recomputed in the backward pass.
 
-    Runs on any device at any length whose keys fit; memory grows with T, not with T squared.
+    Runs on any device at any length whose keys fit; memory grows with T, not with T squared. A row of one block is cut
+    in two and keeps its weights: the first half of the queries sees no key of the second, a quarter of all scores.
     """
     T = q.shape[1]
     if T <= block:
-        return reference(q, k, v, segment_ids)
+        half = -(-T // 2)
+        before, after = slice(0, half), slice(half, T)
+        first = masked_attention(
+            q[:, before], k[:, before], v[:, before], packed_mask(segment_ids[:, before], segment_ids[:, before], 0)
+        )
+        second = masked_attention(q[:, after], k, v, packed_mask(segment_ids[:, after], segment_ids, half))
+        return remat.name(jnp.concatenate([first, second], axis=1), remat.ATTENTION)
     if reason := refusal(T, block):
         raise UserError(reason)
 

@@ -1,0 +1,105 @@
+"""What is computed along the last axis: sums and largest values, RMSNorm, softmax.
+
+A CPU's compiler adds up a row number by number, each waiting for the one before, or writes the summands to memory first
+to add them in two stages. Here a row is cut into 16 lanes that add up side by side, one vector instruction for all:
+2 to 5 times faster, and what is summed is never written. On other devices these are the plain reductions. Norms and
+softmax state their own derivatives, whose sums over rows go through here as well, and keep for them no more than they
+need: a norm its input and a number a row, softmax its result.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+WIDTH = 16  # float32 numbers in the widest vector registers, AVX-512's
+STAGE = 32  # numbers of a row that its compiler adds up in one stage
+
+
+def row_sum(x: Float[Array, "*rows n"]) -> Float[Array, "*rows"]:
+    """Sums along the last axis."""
+    return _reduce(jnp.sum, x)
+
+
+def row_max(x: Float[Array, "*rows n"]) -> Float[Array, "*rows"]:
+    """Largest number along the last axis."""
+    return _reduce(jnp.max, x)
+
+
+def column_sum(x: Float[Array, "*rows n"]) -> Float[Array, "n"]:
+    """Sums along all axes but the last."""
+
+    def by_stages(x):
+        while x.shape[0] > STAGE and x.shape[0] % STAGE == 0:
+            x = jax.lax.optimization_barrier(jnp.sum(x.reshape(-1, STAGE, x.shape[-1]), axis=1))
+        return jnp.sum(x, axis=0)
+
+    return jax.lax.platform_dependent(
+        x.reshape(-1, x.shape[-1]), cpu=by_stages, default=functools.partial(jnp.sum, axis=0)
+    )
+
+
+def log_sum_exp(x: Float[Array, "*rows n"]) -> Float[Array, "*rows"]:
+    """log(sum(exp(x))) along the last axis, of finite numbers."""
+    most = row_max(x)
+    return most + jnp.log(row_sum(jnp.exp(x - most[..., None])))
+
+
+def _reduce(reduce, x):
+    plain, n = functools.partial(reduce, axis=-1), x.shape[-1]
+    lanes = WIDTH * -(-n // (WIDTH * STAGE))
+    if n % lanes:
+        return plain(x)
+
+    def by_lanes(x):
+        summed = reduce(x.reshape(*x.shape[:-1], -1, lanes), axis=-2)
+        return plain(jax.lax.optimization_barrier(summed))  # the compiler would make one reduction of the two
+
+    return jax.lax.platform_dependent(x, cpu=by_lanes, default=plain)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: Float[Array, "*rows n"], scale: Float[Array, "n"], eps: float) -> Float[Array, "*rows n"]:
+    """x / sqrt(mean(x ** 2) + eps) * scale along the last axis (arXiv 1910.07467); statistics in float32, x's dtype."""
+    return _norm(x, scale, eps)[0]
+
+
+def _norm(x, scale, eps):
+    x32 = x.astype(jnp.float32)
+    factor = jax.lax.rsqrt(row_sum(x32 * x32) / x.shape[-1] + eps)
+    normed = (x32 * factor[..., None]).astype(x.dtype).astype(jnp.float32)
+    # The product of two bfloat16 numbers is exact in float32, so this rounds as their own product would.
+    return (normed * scale.astype(jnp.float32)).astype(x.dtype), (x, scale, factor)
+
+
+def _norm_backward(eps, residuals, d_out):
+    x, scale, factor = residuals
+    factor, d_out = factor[..., None], d_out.astype(jnp.float32)
+    normed, d_normed = x.astype(jnp.float32) * factor, d_out * scale.astype(jnp.float32)
+    d_x = factor * (d_normed - normed * (row_sum(d_normed * normed) / x.shape[-1])[..., None])
+    # The scale has met the rounded numbers, and its gradient, a sum over all tokens, is summed in float32.
+    met = normed.astype(x.dtype).astype(jnp.float32)
+    return d_x.astype(x.dtype), column_sum(d_out * met).astype(scale.dtype)
+
+
+rms_norm.defvjp(_norm, _norm_backward)
+
+
+@jax.custom_vjp
+def softmax(x: Float[Array, "*rows n"]) -> Float[Array, "*rows n"]:
+    """Softmax along the last axis."""
+    e = jnp.exp(x - row_max(x)[..., None])
+    return e / row_sum(e)[..., None]
+
+
+def _softmax_forward(x):
+    weights = softmax(x)
+    return weights, weights
+
+
+def _softmax_backward(weights, d_weights):
+    return (weights * (d_weights - row_sum(weights * d_weights)[..., None]),)
+
+
+softmax.defvjp(_softmax_forward, _softmax_backward)
