@@ -10,7 +10,7 @@ import sys
 
 from tiny_reasoning_jax import xla
 
-xla.set_environment()  # before jax is imported
+xla.set_environment(sys.argv)  # before jax is imported
 
 import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
@@ -39,7 +39,7 @@ def main(argv):
         logger.setLevel(logging.INFO)
         logger.propagate = False
     if {"grade", "train", "eval"} & set(CONFIG.value.stages.split(",")):  # the others need no accelerator
-        xla.start()
+        xla.start(CONFIG.value.deterministic)
     if not stages.run(config_dict.FrozenConfigDict(CONFIG.value)):
         sys.exit(STOPPED)
 
