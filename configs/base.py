@@ -153,8 +153,8 @@ def get_config() -> config_dict.ConfigDict:
     plan.output = "none"  # file that the plan is also written to, as JSON
 
     config.grade = grade = config_dict.ConfigDict()
-    # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint, before the first the model it
-    # starts from), a Hugging Face folder, or a folder of our checkpoints.
+    # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint; before the first, and where the
+    # stage train follows, the model it starts from), a Hugging Face folder, or a folder of our checkpoints.
     grade.model = "run"
     # Training problems, spread evenly over category and difficulty. A run with data.difficulty="measured" trains on
     # those that were measured and no others.

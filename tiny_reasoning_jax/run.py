@@ -146,11 +146,14 @@ def _mark(folder: Path) -> str:
 def load_graded(this: Run) -> tuple[str, ModelSpec, Params]:
     """The model that the grade stage asks, and its name.
 
+    Where training comes after it that is the model it starts from, whether or not it has begun meanwhile.
+
     Raises:
       UserError: config.grade.model is none, or its tokenizer is not that of the prepared data.
     """
     asked, step = this.config.grade.model, this.latest_step()
-    if asked == "run" and step is None:
+    _, _, later = this.config.stages.partition("grade")
+    if asked == "run" and (step is None or "train" in later.split(",")):
         source = load_source(this)
         return this.config.model.source, source.spec, source.params
     if asked == "run":
