@@ -8,9 +8,13 @@ import errno
 import logging
 import sys
 
-from tiny_reasoning_jax import xla
+from tiny_reasoning_jax.stop import STOP
 
-xla.set_environment()  # before jax is imported
+STOP.listen()  # importing jax takes seconds already
+
+from tiny_reasoning_jax import xla  # noqa: E402
+
+xla.set_environment(sys.argv)  # before jax is imported
 
 import jax  # noqa: E402
 from absl import app, flags  # noqa: E402
@@ -19,7 +23,7 @@ from ml_collections import config_dict, config_flags  # noqa: E402
 
 from configs import base  # noqa: E402
 from tiny_reasoning_jax import stages  # noqa: E402
-from tiny_reasoning_jax.errors import INTERRUPTED, STOPPED, ShortageError, UserError  # noqa: E402
+from tiny_reasoning_jax.errors import STOPPED, ShortageError, UserError  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny."
@@ -31,7 +35,8 @@ def main(argv):
     """Runs the stages of the configuration."""
     if len(argv) > 1:
         raise UserError(f"unexpected {argv[1:]}; every setting is --config.<key>=<value>")
-    sys.stdout.reconfigure(errors="replace")  # the preview draws bars, which not every terminal's encoding has
+    # The preview draws bars, which not every terminal's encoding has; a stop writes no buffers out.
+    sys.stdout.reconfigure(errors="replace", line_buffering=True)
     absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells of every file it renames
     for room in ("tiny_reasoning_jax", "convert"):
         logger = logging.getLogger(room)
@@ -39,7 +44,7 @@ def main(argv):
         logger.setLevel(logging.INFO)
         logger.propagate = False
     if {"grade", "train", "eval"} & set(CONFIG.value.stages.split(",")):  # the others need no accelerator
-        xla.start()
+        xla.start(CONFIG.value.deterministic)
     if not stages.run(config_dict.FrozenConfigDict(CONFIG.value)):
         sys.exit(STOPPED)
 
@@ -69,9 +74,6 @@ def explain_full_disk(error):
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse_flags)
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again, it goes on from what is saved", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -34,8 +34,12 @@ def get_config() -> config_dict.ConfigDict:
     config.workdir = "runs/reason"
     # Which stages to run, in this order, separated by commas. Each reads only what the earlier ones left in workdir.
     config.stages = ",".join(DEFAULT_STAGES)
-    # Seeds problems, splits, initial weights, data order and sampling: the same seed is the same run, bit for bit.
+    # Seeds problems, splits, initial weights, data order and sampling: the same seed is the same run, bit for bit on a
+    # CPU, and on a GPU with deterministic=True.
     config.seed = 0
+    # True: on a GPU XLA's deterministic operations, kernels that are not chosen by timing them, and no cuDNN for
+    # train.attention; slower. It stands in the command, where it is seen before JAX starts, or XLA_FLAGS says the same.
+    config.deterministic = False
 
     config.model = model = config_dict.ConfigDict()
     # Where weights come from: a local Hugging Face folder, a hub id, or "random" (a new Qwen3 with the shape below).
@@ -149,8 +153,8 @@ def get_config() -> config_dict.ConfigDict:
     plan.output = "none"  # file that the plan is also written to, as JSON
 
     config.grade = grade = config_dict.ConfigDict()
-    # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint, before the first the model it
-    # starts from), a Hugging Face folder, or a folder of our checkpoints.
+    # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint; before the first the model it
+    # starts from, to the end where the stage train follows), a Hugging Face folder, or a folder of our checkpoints.
     grade.model = "run"
     # Training problems, spread evenly over category and difficulty. A run with data.difficulty="measured" trains on
     # those that were measured and no others.
@@ -231,6 +235,11 @@ def validate(config) -> None:
         section, name = key.split(".")
         if config[section][name] not in allowed:
             raise UserError(f"{key}={config[section][name]!r}: choose one of {', '.join(allowed)}")
+    if config.deterministic and config.train.attention == "cudnn":
+        raise UserError(
+            "deterministic=True and train.attention='cudnn': its backward pass adds up gradients in any order; take "
+            "--config.train.attention=auto, which then passes over it"
+        )
     ratio = max_ratio(config.train.b1, config.train.b2)
     if config.train.moments == "int8" and ratio > MAX_RATIO:
         raise UserError(

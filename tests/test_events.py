@@ -80,8 +80,8 @@ def start_main(workdir, *flags):
 
 def test_the_exit_code_says_that_a_stopped_run_is_saved(tmp_path):
     with start_main(tmp_path / "w", "--config.train.num_steps=100000", "--config.stages=data,train") as process:
-        until = time.monotonic() + 120
-        while not (tmp_path / "w" / "metrics.jsonl").exists() and time.monotonic() < until:
+        until, lines = time.monotonic() + 120, tmp_path / "w" / "metrics.jsonl"
+        while not (lines.exists() and lines.stat().st_size) and time.monotonic() < until:  # a step is done
             time.sleep(0.2)
         process.terminate()
         output = process.stdout.read()

@@ -15,7 +15,7 @@ ALLOWED = {
     "answers": {"answers", "errors"},
     "data": {"data", "answers", "checksums", "errors", "foreign", "progress"},
     "model": {"model", "checksums", "errors", "foreign"},
-    "train": {"data", "model", "train", "checksums", "errors", "events", "progress", "workdir", "xla"},
+    "train": {"data", "model", "train", "checksums", "errors", "events", "progress", "stop", "workdir", "xla"},
     "plan": {"data", "model", "plan", "train", "errors", "xla"},
     "sampling": {"data", "device", "model", "sampling", "errors"},
     "eval": {"data", "model", "sampling", "eval", "answers", "errors", "events", "progress", "workdir"},

@@ -39,8 +39,32 @@ def test_a_later_xla_gets_no_experimental_flag(monkeypatch):
 
 def test_the_flags_are_ones_that_this_xla_knows():
     """An unknown flag ends the process."""
-    code = "from tiny_reasoning_jax import xla; xla.set_environment(); import jax; jax.jit(lambda x: x + 1)(1)"
+    code = """
+from tiny_reasoning_jax import xla
+xla.cuda_wheels = lambda: ["cuda13"]
+xla.set_environment(["--config.deterministic"])
+import jax
+jax.jit(lambda x: x + 1)(1)
+"""
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_deterministic_operations_are_asked_for_before_jax_starts(monkeypatch, cache_settings):
+    monkeypatch.setattr(xla, "cuda_wheels", lambda: ["cuda13"])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for asked, expected in (("", False), ("=true", True), ("=True", True), ("=false", False)):
+        monkeypatch.setenv("XLA_FLAGS", "")
+        xla.set_environment(["main.py", f"--config.deterministic{asked}"] if asked else ["main.py"])
+        assert ("--xla_gpu_deterministic_ops=true" in os.environ["XLA_FLAGS"].split()) == expected
+        if expected:
+            xla.start(deterministic=True)
+        else:
+            with pytest.raises(UserError, match="put --config.deterministic=true into the command, or set XLA_FLAGS="):
+                xla.start(deterministic=True)
+    monkeypatch.setattr(xla, "cuda_wheels", list)  # a CPU's runs are repeated without it
+    monkeypatch.setenv("XLA_FLAGS", "")
+    xla.set_environment(["--config.deterministic"])
+    assert xla.DETERMINISTIC not in os.environ["XLA_FLAGS"]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc's malloc that is told")

@@ -4,9 +4,10 @@
 is our defect and keeps its own.
 """
 
-# Told to stop by SIGTERM or Ctrl-C, and everything is saved: the same command goes on. EX_TEMPFAIL of sysexits.h.
+# Told to stop by SIGTERM or a first Ctrl-C, whatever was being done, and all that can be kept is: the same command goes
+# on. EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
-# A second Ctrl-C, which saves nothing more: 128 + SIGINT, as shells have it.
+# Ctrl-C while training stops, which saves nothing more: 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
 
 

@@ -122,8 +122,9 @@ def _attention(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> str
     """The backend that would train on a card; on one that is here, the best that passes its self-test."""
     train, device = config.train, choice.Device("gpu", target.card.capability)
     names = choice.candidates(
-        train.attention, device, seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype
-    )
+        train.attention, device, seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype,
+        deterministic=config.deterministic,
+    )  # fmt: skip
     if not target.attached:
         return names[0]
     heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}

@@ -52,8 +52,9 @@ def make_model_def(config: FrozenConfigDict, spec: ModelSpec, *, trains: bool = 
     train, name = config.train, "reference"
     if trains:
         name, *_ = choice.candidates(
-            train.attention, choice.attached(), seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype
-        )
+            train.attention, choice.attached(), seq_len=train.seq_len, head_dim=spec.head_dim,
+            dtype=train.compute_dtype, deterministic=config.deterministic,
+        )  # fmt: skip
     return ModelDef(spec, dtype=train.compute_dtype, attention=name, remat=train.remat)
 
 

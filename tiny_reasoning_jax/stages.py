@@ -4,13 +4,12 @@ Each stage reads only what earlier ones left in the workdir, finds out what is a
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
 import platform
 import shutil
-import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from tiny_reasoning_jax.run import (
     require_data,
     write_facts,
 )
+from tiny_reasoning_jax.stop import STOP
 from tiny_reasoning_jax.train import loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, choose_step, num_bytes
 from tiny_reasoning_jax.train.metrics import load_metrics
@@ -71,6 +71,7 @@ def run(config: FrozenConfigDict) -> bool:
     if source is not None:
         from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
     with rundir.locked(this.workdir):
+        STOP.at("the start", kept=lambda: "nothing was changed", workdir=this.workdir)
         rundir.claim(this.workdir, json.loads(asked.to_json()))  # another card may settle open choices otherwise
         events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
         try:
@@ -88,6 +89,7 @@ def _run_stages(this: Run) -> bool:
         manifest.check_files(this.workdir / "data")  # once a session, before anything reads them
     worked = False
     for stage in this.config.stages.split(","):
+        STOP.at(f"the stage {stage}", kept=functools.partial(_tell_kept, this, stage))
         outcome = STAGES[stage](this)
         if outcome is None:
             return False  # told to stop, and it has said so
@@ -97,6 +99,14 @@ def _run_stages(this: Run) -> bool:
     else:
         print(f"this run is finished: nothing to do, nothing changed; its report is {this.workdir}/report.html")
     return True
+
+
+def _tell_kept(this: Run, stage: str) -> str:
+    """What stays of a stage that is ended as it stands."""
+    if stage == "train":
+        step = this.latest_step()
+        return "there is no checkpoint yet" if step is None else f"the newest checkpoint is step {step}"
+    return KEPT[stage]
 
 
 def _data(this: Run) -> bool:
@@ -153,7 +163,7 @@ def _train(this: Run) -> bool | None:
             events.record(this.workdir, "resume", step=latest)
         rows = config.train.batch_size // config.train.accum_steps
         validation = PreparedSplit.load(this.workdir / "data" / "validation")
-        with contextlib.closing(batches), _stop_on_signal(this.workdir) as stop:
+        with contextlib.closing(batches), STOP.held():
             loop.train(
                 config,
                 model_def,
@@ -164,12 +174,12 @@ def _train(this: Run) -> bool | None:
                 meta=meta,
                 validation=list(pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)),
                 probe=_make_probe(this, model_def, validation),
-                should_stop=stop.is_set,
+                stop=STOP,
             )
     finally:
         checkpoints.close()
     _write_training_facts(this, model_def.spec)
-    return None if stop.is_set() else True
+    return None if STOP.is_asked() else True
 
 
 def _make_batches(this: Run) -> pipeline.TrainIterator:
@@ -250,30 +260,6 @@ def _accept_world(this: Run, meta: dict[str, Any], model_def: ModelDef) -> dict[
     return {**meta, "config": now, "world": here}
 
 
-class _stop_on_signal:
-    """Within it SIGTERM and the first Ctrl-C ask for a stop after the current step; a second Ctrl-C interrupts."""
-
-    def __init__(self, workdir: Path):
-        self.workdir = workdir
-
-    def __enter__(self) -> threading.Event:
-        self.stop, self.before = threading.Event(), {}
-
-        def ask(number, frame):
-            if self.stop.is_set():
-                raise KeyboardInterrupt
-            self.stop.set()
-            events.record(self.workdir, "signal", name=signal.Signals(number).name)
-
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers nowhere else
-            self.before = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self.stop
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-
 def _export(this: Run) -> bool:
     step = this.latest_step()
     if step is None:
@@ -285,7 +271,9 @@ def _export(this: Run) -> bool:
         return False
     opened = store.open_checkpoint(this.checkpoints / str(step))
     fresh = this.workdir / "hf.new"
-    shutil.rmtree(fresh, ignore_errors=True)  # of a killed export
+    old = this.workdir / "hf.old"
+    for leftover in (fresh, old):  # of a killed export
+        shutil.rmtree(leftover, ignore_errors=True)
     to_hf.export_hf(
         fresh,
         lambda name: store.restore_params(opened, [name])[name],
@@ -300,8 +288,10 @@ def _export(this: Run) -> bool:
             name=this.workdir.resolve().name,
         ),
     )
-    shutil.rmtree(output, ignore_errors=True)
+    if output.exists():
+        output.rename(old)  # in one piece: a folder that is deleted in part looks like one that is whole
     fresh.rename(output)
+    shutil.rmtree(old, ignore_errors=True)
     rundir.write_json(this.workdir / "export.json", wanted)
     print(f"export: {output}", flush=True)
     return True
@@ -320,4 +310,11 @@ def _write_training_facts(this: Run, spec: ModelSpec) -> None:
     )
 
 
+# What stays of other stages than training that are ended as they stand.
+KEPT = {
+    "data": "data that are prepared in part are prepared anew",
+    "grade": f"problems graded so far are kept, by the {grade.CHUNK}",
+    "eval": "the completions so far are kept",
+    "export": "what is exported in part is exported anew",
+}
 STAGES = {"data": _data, "grade": _grade, "train": _train, "eval": eval_stage.run_eval, "export": _export}

@@ -8,6 +8,8 @@ import ctypes
 import importlib.metadata
 import importlib.util
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tiny_reasoning_jax.errors import UserError
@@ -25,6 +27,10 @@ EXPERIMENTAL = {
     "--xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_DOT",
 }
 EXPERIMENTAL_IN = ("0.10.", "0.11.")
+# With config.deterministic, on a GPU. Without it XLA adds up scattered values, the embedding's gradient among them, by
+# atomic additions in any order, and takes the kernels that it has timed as the fastest, which need not be the same each
+# time. It includes --xla_gpu_exclude_nondeterministic_ops (openxla/xla#12520).
+DETERMINISTIC = "--xla_gpu_deterministic_ops"
 # glibc's malloc.h: what malloc is told on a CPU, and its number there.
 MALLOPT = {"M_MMAP_THRESHOLD": (-3, 2**30), "M_TRIM_THRESHOLD": (-1, 2**30), "M_ARENA_MAX": (-8, 1)}
 # Part of a card that XLA takes at the start; it is three quarters unless told otherwise. The rest is for the CUDA
@@ -36,32 +42,44 @@ CACHE_BYTES = 10 * 2**30  # of what has not been used for longest, the rest is d
 OLDEST_DRIVER = {"cuda12": 525, "cuda13": 580}
 
 
-def set_environment() -> None:
-    """Sets what XLA reads once, when jax is imported; what the user has set stays."""
+def set_environment(arguments: Sequence[str] = ()) -> None:
+    """Sets what XLA reads once, when jax is imported; what the user has set stays.
+
+    Args:
+      arguments: of the command, in which --config.deterministic counts: the configuration is read with jax's help.
+    """
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", str(MEMORY_FRACTION))
     theirs = os.environ.get("XLA_FLAGS", "")
     known = importlib.metadata.version("jaxlib").startswith(EXPERIMENTAL_IN)
     flags = FLAGS | EXPERIMENTAL if known else FLAGS
+    if any(re.fullmatch(r"--?config\.deterministic(=(true|t|1))?", a, re.I) for a in arguments) and cuda_wheels():
+        flags = flags | {DETERMINISTIC: "true"}
     ours = [f"{flag}={value}" for flag, value in flags.items() if flag not in theirs]
     os.environ["XLA_FLAGS"] = " ".join([theirs, *ours]).strip()
     if "cpu" in os.environ.get("JAX_PLATFORMS", "") or not cuda_wheels():
         _keep_freed_memory()
 
 
-def start() -> None:
+def start(deterministic: bool = False) -> None:
     """Looks at the accelerator, and keeps what is compiled for it, so that the same command starts in seconds again.
 
     The cache also holds which kernels were timed as the fastest: a run that goes on computes with the kernels that it
     began with. On a CPU there is none: its code is compiled for the very processor, and a home folder may be shared.
 
     Raises:
-      UserError: JAX's CUDA wheels are here and no card can be used.
+      UserError: JAX's CUDA wheels are here and no card can be used; or XLA was not told of `deterministic` in time.
     """
     import jax  # after set_environment
 
     if jax.default_backend() == "cpu":
         _refuse_unusable_card()
         return
+    flags = os.environ.get("XLA_FLAGS", "")
+    if deterministic and not re.search(rf"{DETERMINISTIC}(=(true|1))?(\s|$)", flags):
+        raise UserError(
+            f"deterministic=True, and XLA_FLAGS={flags!r} were read without it: put --config.deterministic=true into "
+            f"the command, or set XLA_FLAGS='{DETERMINISTIC}=true'"
+        )
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_folder()))
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)

@@ -24,6 +24,7 @@ def candidates(asked, device, **changes):
     [
         (H100, {}, ("cudnn", "triton", "blockwise")),
         (B200, {}, ("cudnn", "triton", "blockwise")),
+        (H100, {"deterministic": True}, ("triton", "blockwise")),
         (RTX4090, {}, ("triton", "blockwise")),
         (A100, {"seq_len": 32768}, ("triton", "blockwise")),
         (H100, {"dtype": "float32"}, ("blockwise",)),

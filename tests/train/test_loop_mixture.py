@@ -91,6 +91,7 @@ def train(workdir: Path, *, stop_at=None, probe=probe, draws=None):
     draws, optimizer = draws or Draws(), make_optimizer(CONFIG.train)
     checkpoints = Checkpoints(workdir / "checkpoints", 2)
     workdir.mkdir(exist_ok=True)
+    stop = types.SimpleNamespace(is_asked=lambda: draws.step == stop_at, at=lambda *_, **__: None)
     state = create_state(MODEL.create_params(0), optimizer, CONFIG.train)
     latest = checkpoints.latest_step()
     if latest is not None:
@@ -99,7 +100,7 @@ def train(workdir: Path, *, stop_at=None, probe=probe, draws=None):
     try:
         state = loop.train(
             CONFIG, MODEL, state, draws, checkpoints, workdir=workdir, meta={}, validation=[],
-            probe=probe, should_stop=lambda: draws.step == stop_at,
+            probe=probe, stop=stop,
         )  # fmt: skip
     finally:
         checkpoints.close()

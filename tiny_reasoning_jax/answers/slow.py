@@ -99,7 +99,13 @@ class _Worker:
     def _start(self) -> bool:
         command = [sys.executable, "-m", f"{__package__}.worker", str(LIMIT_SECONDS)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0, cwd=_ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            bufsize=0,
+            cwd=_ROOT,
+            start_new_session=True,  # Ctrl-C is for this process, which ends that one
         )
         if self._read_line(START_SECONDS) == "ready":
             return True

@@ -9,6 +9,7 @@ JAX's threads may hang, and multiprocessing would import the whole program again
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,12 @@ class Signatures:
         if self._process is None:
             command = [sys.executable, "-m", __name__, self._records.resolve(), self._path.resolve()]
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=_ROOT
+                command,
+                stdin=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=_ROOT,
+                start_new_session=True,  # Ctrl-C is for this process, which ends that one
             )
         try:
             print(begin, end, file=self._process.stdin, flush=True)
@@ -86,11 +92,10 @@ def _main(records: str, signatures: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which every process of a job may get; this one ends with its input
     try:
         _main(*sys.argv[1:])
     except OSError as error:
         if error.errno not in _FULL:
             raise
         sys.exit(error.errno)
-    except KeyboardInterrupt:  # meant for the process that started this one
-        sys.exit(1)

@@ -53,7 +53,12 @@ class _Worker:
             if self._process is None:
                 command = [sys.executable, "-m", f"{__package__}.template_worker"]
                 self._process = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=_ROOT
+                    command,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    cwd=_ROOT,
+                    start_new_session=True,  # Ctrl-C is for this process, which ends that one
                 )
                 if self._exchange(b"") != b"ready\n":
                     self._stop()

@@ -53,5 +53,5 @@ def _main() -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for the process that started this one
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which every process of a job may get; this one ends with its input
     _main()

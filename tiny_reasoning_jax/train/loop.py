@@ -21,13 +21,26 @@ from tiny_reasoning_jax.data.problems import DIFFICULTIES
 from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
+from tiny_reasoning_jax.stop import Stop
 from tiny_reasoning_jax.train import examine, spikes
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind
 from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
-from tiny_reasoning_jax.train.step import Metrics, TrainState, make_train_step, micro_loss, run_step
+from tiny_reasoning_jax.train.step import (
+    Metrics,
+    TrainState,
+    TrainStep,
+    make_train_step,
+    micro_batches,
+    micro_loss,
+    run_step,
+)
 from tiny_reasoning_jax.train.watchdog import Watchdog
+
+# A step that takes longer than this is stopped between its micro-steps. Waiting for each of them costs the device a
+# moment, which long ones do not mind.
+LONG_STEP_SECONDS = 10.0
 
 
 class _Pending(NamedTuple):
@@ -72,6 +85,7 @@ class Recorder:
         # By step, computed once: asked for during a step it would queue behind that step and hold up the host.
         self.learning_rates = np.asarray(make_schedule(config.train)(np.arange(config.train.num_steps + 1)))
         self.began = self.last = time.monotonic()
+        self.step_seconds = 0.0  # of the last step
         self.pending: _Pending | None = None
 
     def flush(self, state: TrainState, measure: Callable[[], dict[str, float]] | None = None) -> None:
@@ -93,6 +107,7 @@ class Recorder:
                 _explain_non_finite(self.workdir, self.config, self.model_def, pending, state, loss, grad_norm)
             )
         now, of_difficulty = time.monotonic(), pending.batch.difficulty_tokens
+        self.step_seconds = now - self.last
         line = {
             "step": pending.step,
             "loss": loss,
@@ -101,7 +116,7 @@ class Recorder:
             "grad_norm": grad_norm,
             # A skipped step does not move the schedule.
             "learning_rate": float(self.learning_rates[pending.step - skipped + bool(in_row)]),
-            "tokens_per_second": pending.batch.num_tokens / (now - self.last),
+            "tokens_per_second": pending.batch.num_tokens / self.step_seconds,
             "data_wait_seconds": pending.data_wait_seconds,
             "seconds": self.writer.seconds_before + now - self.began,
             **by_difficulty("mixture", of_difficulty / of_difficulty.sum()),
@@ -176,6 +191,76 @@ def _explain_non_finite(
     )
 
 
+class _Session:
+    """Takes steps and saves; tells the watchdog and whoever wants a stop what is being done."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        watchdog: Watchdog,
+        stop: Stop,
+        checkpoints: Checkpoints,
+        workdir: Path,
+        meta: dict[str, Any],
+        start: int,
+    ):
+        self.recorder, self.watchdog, self.stop = recorder, watchdog, stop
+        self.checkpoints, self.workdir, self.meta = checkpoints, workdir, meta
+        self.start = self.saved = self.done = start  # steps
+
+    def at(self, stage: str, step: int) -> None:
+        """`stage` of this step begins."""
+        self.watchdog.at(stage, step)
+        self.stop.at(f"{stage} (step {step})", unsaved=self.done > self.start)
+
+    def take_step(
+        self, train_step: TrainStep, state: TrainState, batches: Iterable[StepBatch]
+    ) -> tuple[TrainState, dict[str, Any] | None]:
+        """The state after the next step; of a long one that was stopped, the state and the place in the data before."""
+        step, is_long = self.done + 1, self.recorder.step_seconds > LONG_STEP_SECONDS
+        place = batches.get_state() if is_long else None
+        self.at("waiting for data", step)
+        asked = time.monotonic()
+        batch = next(batches)
+        data_wait = time.monotonic() - asked
+        self.at("training", step)
+        if is_long:
+            state, metrics = _run_long_step(train_step, state, batch.arrays, self.stop.is_asked)
+        else:
+            state, metrics = run_step(train_step, state, batch.arrays)
+        self.recorder.flush(state)  # the step before this one: the device already has its next work
+        if metrics is None:
+            return state._replace(loss=jnp.float32(0)), place
+        self.recorder.pending, self.done = _Pending(step, metrics, batch, data_wait), step
+        return state, None
+
+    def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
+        """Saves the last whole step, unless it is saved."""
+        if self.saved == self.done:
+            return
+        self.recorder.flush(state)
+        self.at("saving a checkpoint", self.done)
+        self.checkpoints.save(self.done, state, data_state, {**self.meta, "step": self.done})
+        events.record(self.workdir, "save", step=self.done)
+        self.saved = self.done
+
+
+def _run_long_step(
+    train_step: TrainStep, state: TrainState, arrays: Batch, is_asked: Callable[[], bool]
+) -> tuple[TrainState, Metrics | None]:
+    """As run_step, but waits for each micro-step, and where it is asked to stop gives no metrics.
+
+    The state is then that of the step before in all that a checkpoint holds, but for the loss so far.
+    """
+    *first, last = micro_batches(arrays)
+    for micro_batch in first:
+        state = train_step.accumulate(state, micro_batch)
+        jax.block_until_ready(state.loss)
+        if is_asked():
+            return state, None
+    return train_step.apply(state, last)
+
+
 def train(
     config,
     model_def: ModelDef,
@@ -187,7 +272,7 @@ def train(
     meta: dict[str, Any],
     validation: list[Batch],
     probe: Callable[[Params], Sequence[float]] | None,
-    should_stop: Callable[[], bool],
+    stop: Stop,
 ) -> TrainState:
     """Trains from state.step to config.train.num_steps; returns the state, which may be earlier if told to stop.
 
@@ -202,7 +287,7 @@ def train(
       validation: batches for the validation loss, every train.validate_every_steps and at the end.
       probe: gives, at the same steps, the pass rate of each difficulty, [5], NaN where none was asked; they go into the
         metrics of the step, and `batches` has observed them before a checkpoint of that step takes its state.
-      should_stop: asked after every step; True saves and returns.
+      stop: asked after every step, and between the micro-steps of a long one: whether to save and return.
 
     Raises:
       NumericsError: a non-finite loss or gradient, with the step, the ids of its examples and a dump; a state that is
@@ -218,27 +303,19 @@ def train(
             Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
         ):
             recorder = Recorder(config, workdir, model_def, writer, progress)
-            for step in range(start + 1, end + 1):
-                watchdog.at("waiting for data", step)
-                asked = time.monotonic()
-                batch = next(batches)
-                data_wait = time.monotonic() - asked
-                watchdog.at("training", step)
-                state, metrics = run_step(train_step, state, batch.arrays)
-                recorder.flush(state)  # the step before this one: the device already has its next work
-                recorder.pending = _Pending(step, metrics, batch, data_wait)
-                stop = should_stop()
-                if step == end or step % config.train.validate_every_steps == 0:
-                    watchdog.at("validation", step)
+            session = _Session(recorder, watchdog, stop, checkpoints, workdir, meta, start)
+            stopped = False
+            while session.done < end and not stopped:
+                state, place = session.take_step(train_step, state, batches)
+                step = session.done
+                if place is None and (step == end or step % config.train.validate_every_steps == 0):
+                    session.at("validation", step)
                     recorder.flush(state, functools.partial(_measure, step, state.params, validate, probe, batches))
-                if stop or step == end or step % config.checkpoint.every_steps == 0:
-                    recorder.flush(state)
-                    watchdog.at("saving a checkpoint", step)
-                    checkpoints.save(step, state, batches.get_state(), {**meta, "step": step})
-                    events.record(workdir, "save", step=step)
-                if stop:
-                    progress.say(f"stopped at step {step}, which is saved; the same command goes on from here")
-                    break
-            watchdog.at("waiting for the last checkpoint", int(state.step))
+                stopped = stop.is_asked()
+                if stopped or step == end or step % config.checkpoint.every_steps == 0:
+                    session.save(state, place or batches.get_state())
+            session.at("waiting for the last checkpoint", session.done)
             checkpoints.wait()
+            if stopped:
+                progress.say(f"stopped at step {session.done}, which is saved; the same command goes on from here")
     return state

@@ -12,7 +12,7 @@ The kernels take 16-bit numbers: with train.compute_dtype=float32 rows are block
 figures of others, for long sequences: on Hopper cuDNN is 1.7 to 2.3 times as fast as FlashAttention
 (huggingface/transformers#48163). For rows of many short examples the order may be the other way round: cuDNN then takes
 several passes (cudnn.py), Triton skips what no example sees. Not measured on a GPU: benchmarks/train_step.py does.
-Where equal runs must be equal to the last bit, take any other than cudnn.
+Where equal runs must be equal to the last bit (config.deterministic) cudnn is passed over.
 """
 
 from typing import NamedTuple
@@ -53,7 +53,9 @@ def attached() -> Device:
     return Device(device.platform, (int(parts[0]), int(parts[1])) if known else None)
 
 
-def candidates(asked: str, device: Device, *, seq_len: int, head_dim: int, dtype) -> tuple[str, ...]:
+def candidates(
+    asked: str, device: Device, *, seq_len: int, head_dim: int, dtype, deterministic: bool = False
+) -> tuple[str, ...]:
     """Backends to take, the best first: all that can run if "auto" is asked for, otherwise the one that is.
 
     Args:
@@ -62,6 +64,7 @@ def candidates(asked: str, device: Device, *, seq_len: int, head_dim: int, dtype
       seq_len: tokens of a row.
       head_dim: width H of a head.
       dtype: of queries, keys and values.
+      deterministic: whether "auto" passes over a backend whose backward pass need not repeat its last bits.
 
     Raises:
       UserError: nothing can run, or not what is asked for; or the card has no bfloat16.
@@ -80,7 +83,7 @@ def candidates(asked: str, device: Device, *, seq_len: int, head_dim: int, dtype
                             "takes the best that can")  # fmt: skip
         return (asked,)
     order = ("reference",) if seq_len <= SHORT_ROW else ("cudnn", "triton", "blockwise")
-    able = tuple(name for name in order if reasons[name] is None)
+    able = tuple(name for name in order if reasons[name] is None and not (deterministic and name == "cudnn"))
     if not able:
         raise UserError(
             f"no attention backend can run rows of train.seq_len={seq_len}: "
