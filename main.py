@@ -58,6 +58,14 @@ def parse_flags(argv):
     return left
 
 
+def explain_full_disk(error):
+    """What to do about a file that could not be written; a failed write does not say of which file."""
+    return (
+        f"the disk of {CONFIG.value.workdir} is full ({error}). What is saved is whole: make room and run the same "
+        "command again, it goes on from there"
+    )
+
+
 if __name__ == "__main__":
     try:
         app.run(main, flags_parser=parse_flags)
@@ -75,5 +83,5 @@ if __name__ == "__main__":
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: {error}; make room and run the same command again, it goes on from there", file=sys.stderr)
+        print(f"error: {explain_full_disk(error)}", file=sys.stderr)
         sys.exit(ShortageError.exit_code)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convert import tensor_files
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import ShortageError, UserError
 from tiny_reasoning_jax.foreign import read_json
 from tiny_reasoning_jax.model.store import CARRIED_FILES
 from tiny_reasoning_jax.progress import Progress
@@ -113,7 +113,8 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
       num_bytes: size of the weights that will be written, bytes.
 
     Raises:
-      UserError: output is not empty, or the disk cannot hold num_bytes.
+      UserError: output is not empty.
+      ShortageError: the disk cannot hold num_bytes.
     """
     output = Path(output).expanduser().absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -127,7 +128,7 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
     free = shutil.disk_usage(output.parent).free
     needed = num_bytes + _DISK_MARGIN
     if free < needed:
-        raise UserError(
+        raise ShortageError(
             f"the disk of {str(output.parent)!r} has {free / 1e9:.2f} GB free and the model needs "
             f"{needed / 1e9:.2f} GB; nothing was written. Free some space or give another output"
         )
@@ -139,7 +140,7 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         # Orbax passes the system's words on as a ValueError.
         if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
-            raise UserError(
+            raise ShortageError(
                 f"the disk of {str(output.parent)!r} filled up while {needed / 1e9:.2f} GB were written; "
                 "nothing was kept. Free some space or give another output"
             ) from error

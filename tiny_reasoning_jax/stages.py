@@ -76,7 +76,8 @@ def run(config: FrozenConfigDict) -> bool:
         try:
             finished = _run_stages(this)
         except UserError as error:
-            events.record(this.workdir, "refusal", exit_code=error.exit_code, message=str(error))
+            with contextlib.suppress(OSError):  # a disk without room for it must not hide the error itself
+                events.record(this.workdir, "refusal", exit_code=error.exit_code, message=str(error))
             raise
         events.record(this.workdir, "end", finished=finished)
         return finished

@@ -39,7 +39,7 @@ from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gath
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.data.tokenizer import copy_tokenizer, find_tokenizer, load_tokenizer, train_tokenizer
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import ShortageError, UserError
 
 _TOKENIZER_TEXTS = 20_000  # training texts of a procedural tokenizer; more change its merges very little
 _CHUNK = 250  # problems tokenised at a time; of more, their encodings no longer fit into the memory just freed
@@ -62,7 +62,8 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None, benchmarks: Se
       The content of summary.json.
 
     Raises:
-      UserError: unusable input, no training record left, data of other settings there, a failed check, or a full disk.
+      UserError: unusable input, no training record left, data of other settings there, or a failed check.
+      ShortageError: the disk is full.
     """
     target = workdir / "data"
     fingerprint = manifest.create_fingerprint(config, tokenizer_folder, target, benchmarks)
@@ -79,7 +80,7 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None, benchmarks: Se
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(
+        raise ShortageError(
             f"the disk is full: {error.strerror} while writing {scratch}, "
             f"{shutil.disk_usage(workdir).free:,} bytes free; nothing was kept. Free space or change workdir"
         ) from error
