@@ -7,10 +7,10 @@ import shutil
 import signal
 
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 
 import check_run
+from same_run import flat, metrics, saved_arrays
 from small_run import make_config
 from tiny_reasoning_jax import stages
 from tiny_reasoning_jax import workdir as rundir
@@ -19,7 +19,6 @@ from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.train import loop
 
 GRADE = {"grade__num_problems": 40, "grade__num_samples": 2}
-TIMINGS = ("tokens_per_second", "data_wait_seconds", "seconds")
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +40,6 @@ def stop_after(monkeypatch, steps: int, number=signal.SIGTERM):
         return run_step(*args)
 
     monkeypatch.setattr(loop, "run_step", counting)
-
-
-def saved_arrays(workdir, step):
-    """Every array of a checkpoint and the state of its data, read without our own code."""
-    folder = workdir / "checkpoints" / str(step)
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        arrays = {item: checkpointer.restore((folder / item).absolute()) for item in ("params", "state")}
-    return {**arrays, "data": json.loads((folder / "data" / "metadata").read_text())}
-
-
-def flat(tree, prefix=""):
-    if not isinstance(tree, (dict, list, tuple)):
-        return {prefix: tree}
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    return {name: leaf for key, sub in items for name, leaf in flat(sub, f"{prefix}/{key}").items()}
-
-
-def metrics(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in TIMINGS} for line in lines]
 
 
 def assert_same_run(a, b, step):
@@ -159,6 +138,17 @@ def test_a_graded_run_feeds_one_whose_difficulties_are_measured(graded, tmp_path
     assert {level for levels in train["by_category"].values() for level in levels} == {"5"}
     assert train["kept"] == 40 and train["dropped"]["not measured"] == 260
     assert "measured pass rate" in summary["difficulty_rule"]
+
+
+def test_a_command_that_grades_and_trains_goes_on_when_it_was_stopped_in_training(tmp_path, monkeypatch):
+    config = make_config(tmp_path, stages="data,grade,train", **{**GRADE, "grade__num_problems": 4})
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert not stages.run(config)
+    grades = (tmp_path / "grades.json").read_bytes()
+    assert stages.run(config) and (tmp_path / "grades.json").read_bytes() == grades
+    with pytest.raises(UserError, match="model.name was 'random', is now 'run at step 6'"):
+        stages.run(make_config(tmp_path, stages="grade", **{**GRADE, "grade__num_problems": 4}))
 
 
 @pytest.mark.parametrize("kind", ["hf", "checkpoints", "a run"])

@@ -145,11 +145,16 @@ def _mark(folder: Path) -> str:
 def load_graded(this: Run) -> tuple[str, ModelSpec, Params]:
     """The model that the grade stage asks, and its name.
 
+    A command that grades and then trains goes on with the model that its grades began with: killed in training, it
+    would find checkpoints the next time, and refuse its own grades as another model's.
+
     Raises:
       UserError: config.grade.model is none, or its tokenizer is not that of the prepared data.
     """
     asked, step = this.config.grade.model, this.latest_step()
-    if asked == "run" and step is None:
+    began_with = load_json(this.workdir / "grades.json").get("settings", {}).get("model", {}).get("name")
+    trains_next = "train" in this.config.stages.split("grade")[-1].split(",")
+    if asked == "run" and (step is None or (trains_next and began_with == this.config.model.source)):
         source = load_source(this)
         return this.config.model.source, source.spec, source.params
     if asked == "run":
