@@ -16,7 +16,7 @@ same command must end as the reference. The command ends with 1 if anything did 
 """
 
 import argparse
-import collections
+import functools
 import json
 import os
 import platform
@@ -81,15 +81,12 @@ class Reference:
         ended = runner.run(folder / "reference" / "0", flags=self.flags, with_cache=False)
         assert ended.status == 0, ended.output
         self.workdir = folder / "reference" / "0" / "run"
-        self.seconds = 0.0
-        for name in ("1", "2"):  # the first fills the cache, the second tells how long a run lives with it
-            again = runner.run(folder / "reference" / name, flags=self.flags)
-            assert again.status == 0, again.output
-            self.seconds = again.seconds
+        cached = runner.run(folder / "reference" / "1", flags=self.flags)  # fills the cache
+        assert cached.status == 0, cached.output
+        self.seconds = cached.seconds / 2  # about what a run takes that finds its programs there
         self.facts = same_run.describe(self.workdir)
-        for name in ("1", "2"):
-            differing = same_run.differences(self.facts, folder / "reference" / name / "run")
-            assert not differing, f"two runs that nobody disturbed differ: {differing}"
+        differing = same_run.differences(self.facts, folder / "reference" / "1" / "run")
+        assert not differing, f"two runs that nobody disturbed differ: {differing}"
         self._find_steps(changes["data.curriculum"])
 
     def _find_steps(self, curriculum: str) -> None:
@@ -159,14 +156,14 @@ def draw_step(category: str, reference: Reference, rng: random.Random) -> int:
 def draw_chain(number: int, reference: Reference, rng: random.Random) -> list[tuple[str, Fault, float]]:
     """(category, fault, seconds until the kill where it is any moment) of every kill, in the order of a run's life."""
     if number % 4 == 3:
-        return [(ANY, NO_FAULT, rng.uniform(0.2, 0.7 * reference.seconds)) for _ in range(12)]
+        return [(ANY, NO_FAULT, rng.uniform(0.2, reference.seconds)) for _ in range(12)]
     # What the data thread does is counted from where a process begins, and so these steps decide their order only.
     drawn = [(draw_step(category, reference, rng), category) for category in TRAINING]
     order = [(c, 0) for c in ("data", "grading")] + [(c, s) for s, c in sorted(drawn)]
     order += [(c, 0) for c in ("evaluation", "evaluation", "export", "export", "report")]
     chain = [(category, draw_fault(category, step, rng), 0.0) for category, step in order]
     for _ in range(2):
-        chain.insert(rng.randint(0, len(chain)), (ANY, NO_FAULT, rng.uniform(0.2, 0.7 * reference.seconds)))
+        chain.insert(rng.randint(0, len(chain)), (ANY, NO_FAULT, rng.uniform(0.2, reference.seconds)))
     return chain
 
 
@@ -217,39 +214,49 @@ def run_chain(runner: Runner, reference: Reference, folder: Path, chain, rows) -
     return len(killed_in), starts, wrong
 
 
-def run_kills(runner: Runner, root: Path, num_kills: int, seed: int) -> dict[str, Any]:
-    rng = random.Random(seed)
-    references = {name: Reference(runner, root / name, changes) for name, changes in RECIPES.items()}
-    for name, reference in references.items():
-        print(f"{name}: a run takes {reference.seconds:.1f} s; epochs end at steps {reference.epoch_ends}, the mixture "
-              f"changes at {reference.changes}", flush=True)  # fmt: skip
-    rows = collections.defaultdict(new_row, {name: new_row() for name in (*CATEGORIES, ANY)})
-    began, kills, starts, chains, wrong_chains = time.monotonic(), 0, 0, 0, []
-    while kills < num_kills:
-        name = list(references)[chains % len(references)]
-        folder = root / f"chain-{chains}"
-        chain = draw_chain(chains // len(references), references[name], rng)[: num_kills - kills]
-        killed, started, wrong = run_chain(runner, references[name], folder, chain, rows)
-        kills, starts, chains = kills + killed, starts + started, chains + 1
-        rate = kills / (time.monotonic() - began)
-        print(f"chain {chains} ({name}): {killed} kills, {'DIFFERS' if wrong else 'as never killed'}; {kills} of "
-              f"{num_kills} kills, {60 * rate:.1f} a minute, {(num_kills - kills) / max(rate, 1e-9) / 60:.0f} min left",
-              flush=True)  # fmt: skip
+def run_kills(runner: Runner, root: Path, num_kills: int, seed: int, write) -> dict[str, Any]:
+    """Kills until there are enough; calls write(facts) after every chain."""
+    rng, began = random.Random(seed), time.monotonic()
+    references: dict[str, Reference] = {}
+    facts: dict[str, Any] = {
+        "seed": seed, "every_steps": EVERY, "num_steps": STEPS, "kills": 0, "starts": 0, "chains": 0,
+        "chains_that_differ": [], "categories": {name: new_row() for name in (*CATEGORIES, ANY)},
+    }  # fmt: skip
+    while facts["kills"] < num_kills:
+        number = facts["chains"]
+        name = list(RECIPES)[number % len(RECIPES)]
+        if name not in references:
+            references[name] = reference = Reference(runner, root / name, RECIPES[name])
+            print(
+                f"{name}: epochs end at steps {reference.epoch_ends}, the mixture changes at {reference.changes}",
+                flush=True,
+            )
+        reference, folder = references[name], root / f"chain-{number}"
+        chain = draw_chain(number // len(RECIPES), reference, rng)[: num_kills - facts["kills"]]
+        killed, started, wrong = run_chain(runner, reference, folder, chain, facts["categories"])
+        facts |= {"kills": facts["kills"] + killed, "starts": facts["starts"] + started, "chains": number + 1}
+        rate = facts["kills"] / (time.monotonic() - began)
+        print(
+            f"chain {number + 1} ({name}): {killed} kills, {'DIFFERS' if wrong else 'as never killed'}; "
+            f"{facts['kills']} of {num_kills} kills, {60 * rate:.1f} a minute, "
+            f"{(num_kills - facts['kills']) / max(rate, 1e-9) / 60:.0f} min left",
+            flush=True,
+        )
         if wrong:
-            wrong_chains.append({"chain": chains, "recipe": name, "kills": chain, "wrong": wrong[:10]})
-            print("\n".join(wrong[:10]), flush=True)
+            facts["chains_that_differ"].append(
+                {"chain": number + 1, "recipe": name, "kills": chain, "wrong": wrong[:9]}
+            )
+            print("\n".join(wrong[:9]), flush=True)
         else:
             subprocess.run(["rm", "-rf", str(folder)], check=True)
-    return {
-        "seed": seed, "every_steps": EVERY, "num_steps": STEPS, "kills": kills, "starts": starts, "chains": chains,
-        "chains_that_differ": wrong_chains, "minutes": round((time.monotonic() - began) / 60, 1),
-        "categories": dict(rows),
-    }  # fmt: skip
+        write(facts)
+    return facts
 
 
 # --- the disk -----------------------------------------------------------------------------------------
 
 DISK_BYTES = 96 * 2**20
+GOOD = "refused; with space again as never stopped"
 # What the disk is filled up at.
 MOMENTS = {
     "before the start": None,
@@ -305,7 +312,8 @@ def find_message(ended: Ended) -> str:
     return next((line for line in reversed(lines) if line.startswith("error:")), lines[-1] if lines else "")
 
 
-def run_disk(runner: Runner, root: Path, only: list[str] | None = None) -> dict[str, Any]:
+def run_disk(runner: Runner, root: Path, only: list[str] | None, write) -> dict[str, Any]:
+    """Fills the disk at every moment; calls write(facts) after each."""
     reference, cases = Reference(runner, root / "disk", DISK), []
     for number, (moment, fault) in enumerate(MOMENTS.items()):
         if only and moment not in only:
@@ -325,22 +333,16 @@ def run_disk(runner: Runner, root: Path, only: list[str] | None = None) -> dict[
                 wrong.append(f"with space again it ended with {again.status}: {again.output[-800:]}")
             else:
                 wrong += same_run.differences(reference.facts, disk / "run")
-        outcome = "; ".join(wrong) or "refused; with space again as never stopped"
+        outcome = "; ".join(wrong) or GOOD
         message = find_message(ended).replace(str(root), "...")
-        cases.append(
-            {
-                "moment": moment,
-                "exit_code": ended.status,
-                "message": message[:200],
-                "outcome": outcome,
-                "wrong": len(wrong),
-            }
-        )
+        cases.append({"moment": moment, "exit_code": ended.status, "message": message[:200], "outcome": outcome})
         print(
             f"disk {number + 1} of {len(MOMENTS)}: {moment}: exit code {ended.status}, {outcome}\n    {message[:200]}",
             flush=True,
         )
-    return {"bytes": DISK_BYTES, "cases": cases, "wrong": sum(case.pop("wrong") > 0 for case in cases)}
+        facts = {"bytes": DISK_BYTES, "cases": cases, "wrong": sum(case["outcome"] != GOOD for case in cases)}
+        write(facts)
+    return facts
 
 
 def print_kills(facts: dict[str, Any]) -> None:
@@ -365,17 +367,20 @@ def main() -> int:
     facts = json.loads(args.output.read_text()) if args.output and args.output.exists() else {}
     facts |= {"command": "python benchmarks/faults.py", "python": platform.python_version(), "jax": jax.__version__}
     bad = 0
+
+    def write(part: str, found: dict[str, Any]) -> None:
+        facts[part] = found
+        if args.output:
+            args.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
     shm = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=shm) as root, Runner([], Path(root) / "cache") as runner:
         if args.only != "disk":
-            facts["kills"] = run_kills(runner, Path(root), args.kills, seed)
-            print_kills(facts["kills"])
-            bad += len(facts["kills"]["chains_that_differ"])
+            found = run_kills(runner, Path(root), args.kills, seed, functools.partial(write, "kills"))
+            print_kills(found)
+            bad += len(found["chains_that_differ"])
         if args.only != "kills":
-            facts["disk"] = run_disk(runner, Path(root), args.moments)
-            bad += facts["disk"]["wrong"]
-    if args.output:
-        args.output.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+            bad += run_disk(runner, Path(root), args.moments, functools.partial(write, "disk"))["wrong"]
     return int(bad > 0)
 
 
