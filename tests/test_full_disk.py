@@ -22,7 +22,7 @@ FLAGS = [f"--config={ROOT}/configs/reason.py:tiny", *(f"--config.{key}={value}" 
 MOMENTS = {
     "data are prepared": (Fault("tokenise"), [], "while writing"),
     "a checkpoint is about to be written": (Fault("save", 2), [3], "the checkpoint of step 6 needs"),
-    "a checkpoint is being written": (Fault("save has room", 3), [3], "full while a checkpoint was written"),
+    "a checkpoint is being written": (Fault("save has room", 2, "after"), [3], "full while a checkpoint was written"),
     "a line of metrics": (Fault("metrics line", step=4), [3], "run"),
     "the model is exported": (Fault("export tensor", 2), [12, 15], "filled up"),
 }

@@ -212,8 +212,7 @@ def train(
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
     examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
-    writer = MetricsWriter(workdir, start)
-    try:
+    with MetricsWriter(workdir, start) as writer:
         with (
             Progress("train", end, "step", start) as progress,
             Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
@@ -242,6 +241,4 @@ def train(
                     break
             watchdog.at("waiting for the last checkpoint", int(state.step))
             checkpoints.wait()
-    finally:
-        writer.close()
     return state

@@ -2,10 +2,14 @@
 
 import json
 import math
+import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from tiny_reasoning_jax.data.problems import DIFFICULTIES
 
@@ -19,8 +23,35 @@ def by_difficulty(name: str, values: Iterable[float]) -> dict[str, float]:
     }
 
 
+class _TensorBoard:
+    """The same numbers for TensorBoard: one event a step.
+
+    Without tensorboardX's own SummaryWriter, whose thread dies of a full disk: a traceback, then its queue takes ten
+    numbers more and holds up the training for good, whether there is room again or not.
+    """
+
+    SECONDS = 30.0  # at most so long are numbers kept in memory
+
+    def __init__(self, folder: Path, start_step: int):
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        session = Event(wall_time=time.time(), step=start_step + 1, session_log=SessionLog(status=SessionLog.START))
+        self._file.write_event(session)  # what other files hold from this step on is not shown
+        self._flushed = time.monotonic()
+
+    def write(self, metrics: dict[str, int | float]) -> None:
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != "step"]
+        self._file.write_event(Event(wall_time=time.time(), step=metrics["step"], summary=Summary(value=values)))
+        if time.monotonic() - self._flushed > self.SECONDS:
+            self._file.flush()
+            self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class MetricsWriter:
-    """Appends to workdir/metrics.jsonl and workdir/tensorboard; continues after `start_step`.
+    """A context manager. Appends to workdir/metrics.jsonl and workdir/tensorboard; continues after `start_step`.
 
     Lines of steps that a stopped run had done after its last checkpoint are removed, because they will be done again:
     the file of a resumed run is that of an uninterrupted one, but for the timings.
@@ -34,19 +65,33 @@ class MetricsWriter:
         temporary.replace(path)
         self.seconds_before = kept[-1]["seconds"] if kept else 0.0
         self._file = path.open("a", encoding="utf-8", buffering=1)
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
+
+    def __enter__(self) -> "MetricsWriter":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        try:
+            self.close()
+        except OSError:  # a full disk, once more
+            if kind is None:  # otherwise what ended the training is told, and not this
+                raise
 
     def write(self, metrics: dict[str, int | float]) -> None:
-        """Writes one step's numbers; `metrics["step"]` says which."""
+        """Writes one step's numbers; `metrics["step"]` says which.
+
+        Raises:
+          OSError: the disk is full.
+        """
         self._file.write(json.dumps(metrics) + "\n")
-        for name, value in metrics.items():
-            if name != "step":
-                self._events.add_scalar(name, value, metrics["step"])
+        self._tensorboard.write(metrics)
 
     def close(self) -> None:
         """Flushes and closes both files."""
-        self._file.close()
-        self._events.close()
+        try:
+            self._file.close()
+        finally:
+            self._tensorboard.close()
 
 
 def load_metrics(workdir: Path) -> list[dict[str, int | float]]:
