@@ -6,6 +6,7 @@ to the whole process group. Start the server through `Runner`.
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
@@ -267,8 +268,13 @@ POINTS = {
 }
 
 
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: whoever ends a benchmark or a test leaves nothing
+
+
 def _be_main(request: dict[str, Any]) -> None:
     os.setsid()
+    _die_with_parent()
     os.chdir(request["folder"])
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for number, target in ((os.open(os.devnull, os.O_RDONLY), 0), (log, 1), (log, 2)):
@@ -288,6 +294,7 @@ def _be_main(request: dict[str, Any]) -> None:
 
 
 def _serve() -> None:
+    _die_with_parent()
     sys.path.insert(0, str(ROOT))
     from tiny_reasoning_jax import xla
 

@@ -83,6 +83,18 @@ def test_a_finished_run_says_so_and_changes_nothing(finished, capsys):
     assert before == times()
 
 
+def test_a_run_killed_before_its_second_report_writes_it_the_next_time(finished, tmp_path, monkeypatch):
+    workdir = tmp_path / "longer"
+    shutil.copytree(finished, workdir)
+    longer = make_config(workdir, stages="data,train", train__num_steps=7)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stages, "write_report", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+        stages.run(longer)
+    before = (workdir / "report.html").read_bytes()
+    stages.run(longer)
+    assert (workdir / "report.html").read_bytes() != before
+
+
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_stopped_and_resumed_is_never_stopped(finished, tmp_path, monkeypatch, capsys, stop_at):
     workdir = tmp_path / "stopped"

@@ -28,7 +28,7 @@ from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.device import device_name
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.eval import grade
-from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.eval.report import is_current, write_report
 from tiny_reasoning_jax.eval.results import load_results
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
@@ -94,7 +94,7 @@ def _run_stages(this: Run) -> bool:
         if outcome is None:
             return False  # told to stop, and it has said so
         worked |= outcome
-    if worked or not (this.workdir / "report.html").exists():
+    if worked or not is_current(this.workdir):  # killed between its last stage and its report
         print(f"report: {write_report(this.workdir)}")
     else:
         print(f"this run is finished: nothing to do, nothing changed; its report is {this.workdir}/report.html")

@@ -19,9 +19,18 @@ from tiny_reasoning_jax.eval.report_samples import SCRIPT, browser, shorten
 from tiny_reasoning_jax.eval.results import LABELS
 from tiny_reasoning_jax.workdir import flatten
 
+SOURCES = ("metrics.jsonl", "eval/results.json", "eval/samples.jsonl", "data/summary.json", "run.json", "config.json")
+
+
+def is_current(workdir: Path) -> bool:
+    """Whether there is a report, and none of its sources was written after it."""
+    path, sources = workdir / "report.html", [workdir / name for name in SOURCES]
+    newest = max((source.stat().st_mtime_ns for source in sources if source.exists()), default=0)
+    return path.exists() and path.stat().st_mtime_ns >= newest
+
 
 def write_report(workdir: Path) -> Path:
-    """Writes workdir/report.html from metrics.jsonl, eval/, data/summary.json, run.json and config.json.
+    """Writes workdir/report.html from SOURCES and events.jsonl.
 
     Raises:
       UserError: one of these files exists and is not JSON, or an earlier version of the program evaluated this run.
