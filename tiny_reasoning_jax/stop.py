@@ -34,10 +34,11 @@ class Stop:
         self._listens = self._ends_process = False
         self._lock = threading.Lock()
         self._told = threading.Event()
-        self._begin("the start")
+        self._doing, self._kept, self._workdir = "the start", lambda: "nothing was begun", None
+        self._forget()
 
-    def _begin(self, doing: str) -> None:
-        self._doing, self._kept, self._workdir = doing, lambda: "nothing was begun", None
+    def _forget(self) -> None:
+        """As if no signal had come."""
         self._holds = self._unsaved = self._asked = self._heard = False
         self._told.clear()
 
@@ -76,7 +77,7 @@ class Stop:
         """Within it the first signal only asks, once there is unsaved work; look at `is_asked`, also after it."""
         mine = not self._listens and threading.current_thread() is threading.main_thread()
         if mine:
-            self._begin(self._doing)
+            self._forget()
             before = {number: signal.getsignal(number) for number in _SIGNALS}
             self._start()
         self._holds = True
