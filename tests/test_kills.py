@@ -6,6 +6,7 @@ from faulty_run import ROOT, Fault, Runner
 from same_run import describe, differences
 from small_run import SMALL
 from tiny_reasoning_jax import events
+from tiny_reasoning_jax.model.store import committed_steps
 
 SETTINGS = {
     **SMALL, "stages": "data,train,eval,export", "data.num_problems": 120, "data.curriculum": "staged",
@@ -36,10 +37,13 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_never_was(runner,
     assert whole.status == 0, whole.output
     workdir, expected = tmp_path / "killed" / "run", 0
     for moment, (fault, goes_on_from) in [*KILLS.items(), ("none", (Fault(), None))]:
-        told = len(events.load_events(workdir))
+        told, checkpoints = len(events.load_events(workdir)), workdir / "checkpoints"
+        newest = max(committed_steps(checkpoints), default=0) if checkpoints.is_dir() else 0
         ended = runner.run(tmp_path / "killed", fault)
         assert ended.status == (-9 if fault.point else 0), f"{moment}: {ended.output}"
         resumed = [event["step"] for event in events.load_events(workdir)[told:] if event["event"] == "resume"]
-        assert resumed == ([expected] if expected else []), moment
+        assert resumed == ([newest] if expected and newest else []), moment
+        # Where the machine is slow the save before the kill was still being written.
+        assert not expected or newest in (expected, expected - SETTINGS["checkpoint.every_steps"]), moment
         expected = goes_on_from
     assert differences(describe(tmp_path / "whole" / "run"), workdir) == []
