@@ -20,7 +20,9 @@ def test_flags_are_set_and_the_users_own_stay(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     monkeypatch.setattr(xla.importlib.metadata, "version", lambda name: "0.10.2")
     xla.set_environment()
-    expected = "--xla_disable_hlo_passes=rematerialization --xla_cpu_experimental_ynn_fusion_type="
+    expected = (
+        "--xla_disable_hlo_passes=rematerialization --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
+    )
     assert os.environ["XLA_FLAGS"] == expected
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.92"
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=b --xla_disable_hlo_passes=dce --xla_cpu_experimental_ynn_fusion_type=1")

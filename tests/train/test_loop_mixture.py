@@ -12,6 +12,7 @@ import pytest
 from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.stop import Stop
 from tiny_reasoning_jax.train import loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract
 from tiny_reasoning_jax.train.metrics import by_difficulty, load_metrics
@@ -91,7 +92,8 @@ def train(workdir: Path, *, stop_at=None, probe=probe, draws=None):
     draws, optimizer = draws or Draws(), make_optimizer(CONFIG.train)
     checkpoints = Checkpoints(workdir / "checkpoints", 2)
     workdir.mkdir(exist_ok=True)
-    stop = types.SimpleNamespace(is_asked=lambda: draws.step == stop_at, at=lambda *_, **__: None)
+    stop = Stop()
+    stop.is_asked = lambda: draws.step == stop_at
     state = create_state(MODEL.create_params(0), optimizer, CONFIG.train)
     latest = checkpoints.latest_step()
     if latest is not None:
