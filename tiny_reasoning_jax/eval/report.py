@@ -19,7 +19,8 @@ from tiny_reasoning_jax.eval.report_samples import SCRIPT, browser, shorten
 from tiny_reasoning_jax.eval.results import LABELS
 from tiny_reasoning_jax.workdir import flatten
 
-SOURCES = ("metrics.jsonl", "eval/results.json", "eval/samples.jsonl", "data/summary.json", "run.json", "config.json")
+# What stages write; config.json is written by every command whose settings are others than the last one's.
+SOURCES = ("metrics.jsonl", "eval/results.json", "eval/samples.jsonl", "data/summary.json", "run.json")
 
 
 def is_current(workdir: Path) -> bool:
@@ -30,7 +31,7 @@ def is_current(workdir: Path) -> bool:
 
 
 def write_report(workdir: Path) -> Path:
-    """Writes workdir/report.html from SOURCES and events.jsonl.
+    """Writes workdir/report.html from SOURCES, config.json and events.jsonl.
 
     Raises:
       UserError: one of these files exists and is not JSON, or an earlier version of the program evaluated this run.
