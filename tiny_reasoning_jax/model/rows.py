@@ -1,8 +1,8 @@
 """What is computed along the last axis: sums and largest values, RMSNorm, softmax.
 
 A CPU's compiler adds up a row number by number, each waiting for the one before, or writes the summands to memory first
-to add them in two stages. Here a row is cut into 16 lanes that add up side by side, one vector instruction for all:
-2 to 5 times faster, and what is summed is never written. On other devices these are the plain reductions. Norms and
+to add them in two stages. Here a row is cut into lanes, 16 to a vector instruction, that add up side by side, and what
+is summed is never written. On other devices these are the plain reductions. Norms and
 softmax state their own derivatives, whose sums over rows go through here as well, and keep for them no more than they
 need: a norm its input and a number a row, softmax its result.
 """
