@@ -4,7 +4,6 @@ python main.py --config configs/reason.py
 python main.py --config configs/reason.py:tiny --config.train.num_steps=50 --config.workdir=runs/trial
 """
 
-import errno
 import logging
 import sys
 
@@ -23,7 +22,7 @@ from ml_collections import config_dict, config_flags  # noqa: E402
 
 from configs import base  # noqa: E402
 from tiny_reasoning_jax import stages  # noqa: E402
-from tiny_reasoning_jax.errors import STOPPED, ShortageError, UserError  # noqa: E402
+from tiny_reasoning_jax.errors import STOPPED, ShortageError, UserError, is_full_disk  # noqa: E402
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The recipe, e.g. configs/reason.py or configs/reason.py:tiny."
@@ -83,7 +82,7 @@ if __name__ == "__main__":
         print(f"error: {xla.explain_out_of_memory(error)}", file=sys.stderr)
         sys.exit(ShortageError.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(error):
             raise
         print(f"error: {explain_full_disk(error)}", file=sys.stderr)
         sys.exit(ShortageError.exit_code)

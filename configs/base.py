@@ -139,7 +139,9 @@ def get_config() -> config_dict.ConfigDict:
     train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none
 
     config.checkpoint = checkpoint = config_dict.ConfigDict()
-    checkpoint.every_steps = 100  # optimizer steps between checkpoints; the last step is always saved
+    # Optimizer steps that a killed run may lose at most. A save begins a tenth earlier, training goes on while it is
+    # written, and waits for it if it must; the last step is always saved.
+    checkpoint.every_steps = 100
     checkpoint.keep = 2  # newest checkpoints kept on disk
     # True: if the newest checkpoint is damaged, go on from the newest that is not; the damaged files are kept aside.
     checkpoint.allow_older = False

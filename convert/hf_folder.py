@@ -1,7 +1,6 @@
 """Finding a Hugging Face model folder, and making an output folder that appears whole or not at all."""
 
 import contextlib
-import errno
 import os
 import re
 import shutil
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convert import tensor_files
-from tiny_reasoning_jax.errors import ShortageError, UserError
+from tiny_reasoning_jax.errors import ShortageError, UserError, is_full_disk
 from tiny_reasoning_jax.foreign import read_json
 from tiny_reasoning_jax.model.store import CARRIED_FILES
 from tiny_reasoning_jax.progress import Progress
@@ -138,8 +137,7 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
         os.replace(partial, output)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
-        # Orbax passes the system's words on as a ValueError.
-        if os.strerror(errno.ENOSPC) in str(error) or os.strerror(errno.EDQUOT) in str(error):
+        if is_full_disk(error):
             raise ShortageError(
                 f"the disk of {str(output.parent)!r} filled up while {needed / 1e9:.2f} GB were written; "
                 "nothing was kept. Free some space or give another output"

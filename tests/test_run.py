@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.train import loop
+from tiny_reasoning_jax.train.checkpoint import Checkpoints
 
 GRADE = {"grade__num_problems": 40, "grade__num_samples": 2}
 
@@ -202,6 +204,27 @@ def test_steps_after_the_last_checkpoint_are_done_again(finished, tmp_path, monk
         file.write('{"step": 5, "lo')  # a line that the kill cut off
     stages.run(make_config(workdir, stages="data,train"))
     assert_same_run(finished, workdir, 6)
+
+
+@pytest.mark.parametrize("every_steps", [1, 10])
+def test_a_kill_loses_no_more_than_every_steps_however_slow_the_disk(tmp_path, monkeypatch, every_steps):
+    run_step, write, lost = loop.run_step, Checkpoints._write_checksums, []
+
+    def counting(*args):
+        result = run_step(*args)
+        folder = tmp_path / "run" / "checkpoints"
+        lost.append(len(lost) + 1 - max(store.committed_steps(folder) if folder.is_dir() else [], default=0))
+        return result
+
+    def slow(checkpoints):
+        time.sleep(0.3)
+        write(checkpoints)
+
+    monkeypatch.setattr(loop, "run_step", counting)
+    monkeypatch.setattr(Checkpoints, "_write_checksums", slow)
+    steps = {"train__num_steps": 13, "checkpoint__every_steps": every_steps, "stages": "data,train"}
+    stages.run(make_config(tmp_path / "run", **steps))
+    assert len(lost) == 13 and max(lost) == every_steps  # of 10, step 10 is taken while step 9 is written
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"data__curriculum": "none"}, {"model__random__head_dim": 8}])

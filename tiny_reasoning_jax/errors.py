@@ -4,11 +4,22 @@
 is our defect and keeps its own.
 """
 
+import errno
+import os
+
 # Told to stop by SIGTERM or a first Ctrl-C, whatever was being done, and all that can be kept is: the same command goes
 # on. EX_TEMPFAIL of sysexits.h.
 STOPPED = 75
 # Ctrl-C while training stops, which saves nothing more: 128 + SIGINT, as shells have it.
 INTERRUPTED = 130
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for want of room, or over a quota. TensorStore's ValueErrors say it in their text."""
+    if isinstance(error, OSError) and error.errno:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    told = ("RESOURCE_EXHAUSTED", os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+    return isinstance(error, ValueError | OSError) and any(text in str(error) for text in told)
 
 
 class UserError(ValueError):

@@ -39,7 +39,7 @@ from tiny_reasoning_jax.data.gather import SPLITS, TEST, TRAIN, VALIDATION, Gath
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.data.tokenizer import copy_tokenizer, find_tokenizer, load_tokenizer, train_tokenizer
-from tiny_reasoning_jax.errors import ShortageError, UserError
+from tiny_reasoning_jax.errors import ShortageError, UserError, is_full_disk
 
 _TOKENIZER_TEXTS = 20_000  # training texts of a procedural tokenizer; more change its merges very little
 _CHUNK = 250  # problems tokenised at a time; of more, their encodings no longer fit into the memory just freed
@@ -78,7 +78,7 @@ def prepare(config, workdir: Path, tokenizer_folder: Path | None, benchmarks: Se
         _sync(scratch)
         scratch.rename(target)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full_disk(error):
             raise
         raise ShortageError(
             f"the disk is full: {error.strerror} while writing {scratch}, "

@@ -18,6 +18,7 @@ import numpy as np
 
 from tiny_reasoning_jax.data import duplicates
 from tiny_reasoning_jax.data.problems import parse_problem
+from tiny_reasoning_jax.errors import is_full_disk
 
 _ROOT = Path(__file__).parents[2]
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -96,6 +97,6 @@ if __name__ == "__main__":
     try:
         _main(*sys.argv[1:])
     except OSError as error:
-        if error.errno not in _FULL:
+        if not is_full_disk(error):
             raise
         sys.exit(error.errno)

@@ -203,9 +203,7 @@ def _explain_damage(step_folder: Path, others: list[int]):
 
     Orbax and those below it raise unrelated types; nothing of ours runs in there but the checks of what they gave.
     """
-    if sys.unraisablehook is not _pass_over_late_answers:
-        global _print_unraisable
-        _print_unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over_late_answers
+    pass_over_late_answers()
     try:
         yield
     except Exception as error:
@@ -216,8 +214,15 @@ def _explain_damage(step_folder: Path, others: list[int]):
 _print_unraisable = sys.unraisablehook
 
 
-def _pass_over_late_answers(unraisable) -> None:
-    """Where one array cannot be read, Orbax gives up, and each answer for another one would print a traceback."""
+def pass_over_late_answers() -> None:
+    """Keeps quiet about the arrays that Orbax still hears of once it has given up for another that it cannot read or
+    write: each would print a traceback."""
+    global _print_unraisable
+    if sys.unraisablehook is not _pass_over:
+        _print_unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over
+
+
+def _pass_over(unraisable) -> None:
     error = unraisable.exc_value
     if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
         _print_unraisable(unraisable)

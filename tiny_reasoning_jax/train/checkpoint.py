@@ -17,17 +17,18 @@ without them, wherever the process is killed.
 """
 
 import contextlib
-import errno
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from tiny_reasoning_jax import checksums, events
-from tiny_reasoning_jax.errors import DamagedError, ShortageError
-from tiny_reasoning_jax.model.store import committed_steps
+from tiny_reasoning_jax.errors import DamagedError, ShortageError, is_full_disk
+from tiny_reasoning_jax.model.store import committed_steps, pass_over_late_answers
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
@@ -35,6 +36,15 @@ from tiny_reasoning_jax.workdir import require_disk
 ITEMS = ("params", "state", "data", "meta")
 # What Orbax itself needs to know of a step; it changes at the commit, after the checksums.
 _ORBAX_FACTS = "_CHECKPOINT_METADATA"
+
+
+def cadence(every_steps: int) -> tuple[int, int]:
+    """(steps from one save to the next, steps that may be taken while one is written), from checkpoint.every_steps.
+
+    A killed run loses their sum at most: the steps of the save that was still being written, and those since.
+    """
+    ahead = every_steps // 10
+    return every_steps - ahead, ahead
 
 
 def find_damage(folder: Path) -> list[str]:
@@ -103,6 +113,9 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
+        for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
+            logger.addFilter(_is_news)
+        pass_over_late_answers()
         self._saving: int | None = None  # the step that is being written
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -152,11 +165,10 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explain_full_disk(self):
-        """TensorStore reports a full disk as a ValueError that names RESOURCE_EXHAUSTED."""
         try:
             yield
         except (ValueError, OSError) as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) and getattr(error, "errno", None) != errno.ENOSPC:
+            if not is_full_disk(error):
                 raise
             raise ShortageError(
                 f"the disk under {self.folder} was full while a checkpoint was written; the newest whole one is step "
@@ -208,6 +220,16 @@ class Checkpoints:
         """Waits as `wait`, and ends."""
         self.wait()
         self._manager.close()
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """False for what Orbax's threads log with a traceback although it is told elsewhere.
+
+    That the disk is full they raise as well, and it is explained there; a save that could not begin leaves threads
+    behind, which complain when the process ends.
+    """
+    error = record.exc_info and record.exc_info[1]
+    return not error or not (is_full_disk(error) or "after interpreter shutdown" in str(error))
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

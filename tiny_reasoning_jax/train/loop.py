@@ -23,7 +23,7 @@ from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.progress import Progress
 from tiny_reasoning_jax.stop import Stop
 from tiny_reasoning_jax.train import examine, spikes
-from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind
+from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind, cadence
 from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
 from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
@@ -281,7 +281,7 @@ def train(
       model_def: the model.
       state: where to begin; its buffers are taken over.
       batches: from `make_train_iterator`, positioned at state.step (get_state and observe are called on it).
-      checkpoints: where to save, every checkpoint.every_steps and at the end.
+      checkpoints: where to save, at the cadence that checkpoint.every_steps asks for and at the end.
       workdir: folder of metrics.jsonl and events.jsonl.
       meta: what to store beside every checkpoint.
       validation: batches for the validation loss, every train.validate_every_steps and at the end.
@@ -296,6 +296,7 @@ def train(
     state, train_step = bind(state), make_train_step(model_def, make_optimizer(config.train), config.train)
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
+    save_every, ahead = cadence(config.checkpoint.every_steps)
     examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
     with MetricsWriter(workdir, start) as writer:
         with (
@@ -312,8 +313,11 @@ def train(
                     session.at("validation", step)
                     recorder.flush(state, functools.partial(_measure, step, state.params, validate, probe, batches))
                 stopped = stop.is_asked()
-                if stopped or step == end or step % config.checkpoint.every_steps == 0:
+                if stopped or step == end or step % save_every == 0:
                     session.save(state, place or batches.get_state())
+                if step % save_every == ahead:
+                    session.at("waiting for a checkpoint", step)
+                    checkpoints.wait()
             session.at("waiting for the last checkpoint", session.done)
             checkpoints.wait()
             if stopped:
