@@ -3,10 +3,10 @@
     python benchmarks/long_run.py --output benchmarks/results/long_run.json
 
 main.py trains a very small model, with a validation, a probe and a checkpoint about every 500 steps, and is watched
-from outside, through /proc. A leak is a slope: Theil and Sen's robust line is fitted to each of the series, the first tenth
-of the steps left out, and its slope must stay below a bound that was set beforehand (BOUNDS). So must the bytes that a
-step adds to metrics.jsonl and to TensorBoard's files: both grow with every step, and nothing else does. The command
-ends with 1 if a bound is broken. Beside the JSON it draws the series, as PNG.
+from outside, through /proc. A leak is a slope: Theil and Sen's robust line is fitted to each of the series, the first
+tenth of the steps left out, and its slope must stay below a bound that was set beforehand (BOUNDS). So must the bytes
+that a step adds to metrics.jsonl and to TensorBoard's files: both grow with every step, and nothing else does. The
+command ends with 1 if a bound is broken. Beside the JSON it draws the series, as PNG.
 
 In 20,000 steps a pool that gets one thread more, once, looks like a leak of a thread: TensorStore's does, now and then.
 
