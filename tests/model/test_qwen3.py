@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from tests.jaxprs import equations
-from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up, _swiglu
+from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up, _swiglu, project
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 
@@ -84,3 +84,22 @@ def test_the_gate_s_derivative_is_jax_s_own():
     np.testing.assert_array_equal(ours, theirs)
     for one, other in zip(pull(d_out), pull_theirs(d_out), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [4, 256])  # few: one product after the other; many: on a CPU one of them all
+def test_products_that_share_their_input_are_those_of_each_matrix(tokens):
+    draw = lambda i, *shape: jax.random.normal(jax.random.key(i), shape)
+    x, matrices = draw(0, 2, tokens, 16), (draw(1, 16, 4, 8), draw(2, 16, 2, 8), draw(3, 16, 5))
+    out, pull = jax.vjp(jax.jit(project), x, *matrices)
+    d_out = tuple(draw(9, *y.shape) for y in out)
+    exact = lambda *arrays: [np.asarray(array, np.float64) for array in arrays]
+    x64, *matrices64 = exact(x, *matrices)
+    for y, matrix in zip(out, matrices64, strict=True):
+        np.testing.assert_allclose(y, np.tensordot(x64, matrix, 1), rtol=1e-4, atol=1e-5)
+    d_x, *d_matrices = pull(d_out)
+    shared = zip(exact(*d_out), matrices64, strict=True)
+    d_x64 = sum(np.tensordot(d, m, [range(2, d.ndim), range(1, m.ndim)]) for d, m in shared)
+    np.testing.assert_allclose(d_x, d_x64, rtol=1e-4, atol=1e-4)
+    for d_matrix, d in zip(d_matrices, exact(*d_out), strict=True):
+        np.testing.assert_allclose(d_matrix, np.tensordot(x64, d, [[0, 1], [0, 1]]), rtol=1e-4, atol=1e-3)
+    assert jax.jit(project).lower(x, *matrices).as_text().count("dot_general") == (3 if tokens == 4 else 1)
