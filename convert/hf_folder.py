@@ -128,8 +128,8 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
     needed = num_bytes + _DISK_MARGIN
     if free < needed:
         raise ShortageError(
-            f"the disk of {str(output.parent)!r} has {free / 1e9:.2f} GB free and the model needs "
-            f"{needed / 1e9:.2f} GB; nothing was written. Free some space or give another output"
+            f"the disk of {str(output.parent)!r} has {free / 1e6:,.1f} MB free and the model needs "
+            f"{needed / 1e6:,.1f} MB; nothing was written. Free some space or give another output"
         )
     partial.mkdir()
     try:
@@ -139,7 +139,7 @@ def new_folder(output: str | Path, num_bytes: int) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         if is_full_disk(error):
             raise ShortageError(
-                f"the disk of {str(output.parent)!r} filled up while {needed / 1e9:.2f} GB were written; "
+                f"the disk of {str(output.parent)!r} filled up while {needed / 1e6:,.1f} MB were written; "
                 "nothing was kept. Free some space or give another output"
             ) from error
         raise

@@ -198,6 +198,6 @@ def require_disk(folder: Path, num_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < num_bytes:
         raise ShortageError(
-            f"{what} needs {num_bytes / 1e9:.2f} GB, {folder} has {free / 1e9:.2f} GB free; make room, lower "
+            f"{what} needs {num_bytes / 1e6:,.1f} MB, {folder} has {free / 1e6:,.1f} MB free; make room, lower "
             f"checkpoint.keep, or choose another disk with --config.workdir=<folder>"
         )

@@ -101,7 +101,7 @@ def test_full_disk_is_found_before_anything_is_written(folders, capsys, checkpoi
     sources = {from_hf: ("--source", folders.root / "source"), to_hf: ("--checkpoint", checkpoint)}
     for command, args in sources.items():
         error = refused(capsys, command, *args, "--output", folders.root / "out")
-        assert "0.00 GB free" in error and "needs 0.05 GB" in error
+        assert " 0.0 MB free" in error and "needs 50.0 MB" in error
     assert sorted(folders.root.iterdir()) == before
 
 
@@ -120,7 +120,7 @@ def test_export_that_dies_half_way_leaves_nothing(error, folders, capsys, checkp
     before = sorted(folders.root.iterdir())
     args = ["--checkpoint", checkpoint, "--output", folders.root / "out"]
     if isinstance(error, OSError):
-        assert "filled up while 0.05 GB" in refused(capsys, to_hf, *args)
+        assert "filled up while 50.0 MB" in refused(capsys, to_hf, *args)
     else:
         with pytest.raises(KeyboardInterrupt):
             to_hf.main([str(arg) for arg in args])
