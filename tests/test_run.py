@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+import threading
 import time
 
 import numpy as np
@@ -208,16 +209,19 @@ def test_steps_after_the_last_checkpoint_are_done_again(finished, tmp_path, monk
 
 @pytest.mark.parametrize("every_steps", [1, 10])
 def test_a_kill_loses_no_more_than_every_steps_however_slow_the_disk(tmp_path, monkeypatch, every_steps):
-    run_step, write, lost = loop.run_step, Checkpoints._write_checksums, []
+    run_step, write, lost, tenth = loop.run_step, Checkpoints._write_checksums, [], threading.Event()
 
     def counting(*args):
         result = run_step(*args)
         folder = tmp_path / "run" / "checkpoints"
         lost.append(len(lost) + 1 - max(store.committed_steps(folder) if folder.is_dir() else [], default=0))
+        if len(lost) == 10:
+            tenth.set()
         return result
 
     def slow(checkpoints):
         time.sleep(0.3)
+        assert every_steps == 1 or tenth.wait(60)
         write(checkpoints)
 
     monkeypatch.setattr(loop, "run_step", counting)
