@@ -229,7 +229,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     behind, which complain when the process ends.
     """
     error = record.exc_info and record.exc_info[1]
-    return not error or not (is_full_disk(error) or "after interpreter shutdown" in str(error))
+    return not error or not (is_full_disk(error) or "cannot schedule new futures after" in str(error))
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
