@@ -14,7 +14,6 @@ import dataclasses
 import json
 import math
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import orbax.checkpoint as ocp
 from tiny_reasoning_jax import checksums
 from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.foreign import require_own
+from tiny_reasoning_jax.model import orbax_noise
 
 # What is carried along unchanged from the folder where the weights came from to the one we export. Tokenizers
 # of Qwen3 consist of these files; readers differ in which of them they look at.
@@ -203,29 +203,12 @@ def _explain_damage(step_folder: Path, others: list[int]):
 
     Orbax and those below it raise unrelated types; nothing of ours runs in there but the checks of what they gave.
     """
-    pass_over_late_answers()
+    orbax_noise.silence()
     try:
         yield
     except Exception as error:
         why = f"{type(error).__name__}: {str(error).strip()[:300]}"
         raise DamagedError(_damaged(step_folder, why, others)) from error
-
-
-_print_unraisable = sys.unraisablehook
-
-
-def pass_over_late_answers() -> None:
-    """Keeps quiet about the arrays that Orbax still hears of once it has given up for another that it cannot read or
-    write: each would print a traceback."""
-    global _print_unraisable
-    if sys.unraisablehook is not _pass_over:
-        _print_unraisable, sys.unraisablehook = sys.unraisablehook, _pass_over
-
-
-def _pass_over(unraisable) -> None:
-    error = unraisable.exc_value
-    if not isinstance(error, RuntimeError) or str(error) != "Event loop is closed":
-        _print_unraisable(unraisable)
 
 
 def _damaged(step_folder: Path, why: str, others: list[int]) -> str:

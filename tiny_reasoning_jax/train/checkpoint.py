@@ -18,17 +18,16 @@ without them, wherever the process is killed.
 
 import contextlib
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
-from absl import logging as absl_logging
 
 from tiny_reasoning_jax import checksums, events
 from tiny_reasoning_jax.errors import DamagedError, ShortageError, is_full_disk
-from tiny_reasoning_jax.model.store import committed_steps, pass_over_late_answers
+from tiny_reasoning_jax.model import orbax_noise
+from tiny_reasoning_jax.model.store import committed_steps
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
@@ -113,9 +112,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int):
         self.folder = folder
-        for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
-            logger.addFilter(_is_news)
-        pass_over_late_answers()
+        orbax_noise.silence()
         self._saving: int | None = None  # the step that is being written
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
@@ -220,16 +217,6 @@ class Checkpoints:
         """Waits as `wait`, and ends."""
         self.wait()
         self._manager.close()
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """False for what Orbax's threads log with a traceback although it is told elsewhere.
-
-    That the disk is full they raise as well, and it is explained there; a save that could not begin leaves threads
-    behind, which complain when the process ends.
-    """
-    error = record.exc_info and record.exc_info[1]
-    return not error or not (is_full_disk(error) or "cannot schedule new futures after" in str(error))
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
