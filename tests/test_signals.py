@@ -9,12 +9,15 @@ from typing import NamedTuple
 
 import pytest
 
+from same_run import metrics
 from small_run import SMALL, make_config
 from test_run import assert_same_run
 from tiny_reasoning_jax import events, stages
 from tiny_reasoning_jax.eval.results import load_samples
 from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.sampling import batch
 from tiny_reasoning_jax.train import loop
+from tiny_reasoning_jax.train.metrics import load_metrics
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = {**SMALL, "stages": "data,grade,train,eval,export", "grade.num_problems": 8, "grade.num_samples": 1,
@@ -98,6 +101,33 @@ def test_a_run_that_is_stopped_everywhere_ends_as_one_that_never_was(whole, tmp_
     # The first came before there was a folder to write into.
     assert stopped == [told.signals.partition(",")[0] for told in SESSIONS[1:-1]]
     assert {how for _, how in events.interruptions(events.load_events(workdir))} == {"stopped", "killed"}
+
+
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_probe_is_not_waited_for(tmp_path, monkeypatch, capsys, step):
+    """Its step is saved without it; the same command asks its questions first, and then nothing is left of this."""
+    small = {"stages": "data,train", "data__curriculum": "adaptive", "train__num_probe": 10, "eval__batch_size": 4}
+    stages.run(make_config(tmp_path / "whole", **small))
+    decode, calls = batch.decode, []
+
+    def counting(*args, **settings):
+        calls.append(1)
+        if len(calls) == {4: 2, 6: 5}[step]:  # three calls for ten problems
+            os.kill(os.getpid(), signal.SIGTERM)
+        return decode(*args, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "decode", counting)
+        assert not stages.run(make_config(tmp_path / "parts", **small))
+    assert len(calls) == {4: 2, 6: 5}[step] and f"stopped at step {step}, which is saved" in capsys.readouterr().out
+    assert load_metrics(tmp_path / "parts")[-1]["step"] == step - 1
+    assert stages.run(make_config(tmp_path / "parts", **small))
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "parts")
+    assert "nothing to do" not in capsys.readouterr().out
+    assert stages.run(make_config(tmp_path / "parts", **small)) and "nothing to do" in capsys.readouterr().out
+    for folder in ("whole", "parts"):  # its step may be the last one; what it was asked counts for those after it
+        assert stages.run(make_config(tmp_path / folder, **small, train__num_steps=9))
+    assert_same_run(tmp_path / "whole", tmp_path / "parts", 9)
 
 
 def test_a_long_step_is_not_waited_for(tmp_path, monkeypatch, capsys):

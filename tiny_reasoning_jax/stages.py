@@ -146,17 +146,17 @@ def _grade(this: Run) -> bool:
 
 def _train(this: Run) -> bool | None:
     config, latest = this.config, this.latest_step()
-    is_finished = lambda step: step is not None and step >= config.train.num_steps
-    if is_finished(latest) and not config.checkpoint.allow_older:  # whoever reads it checks it
+    if not config.checkpoint.allow_older and _is_trained(this, latest):  # whoever reads it checks it
         return False
     latest = choose_step(this.workdir, config.checkpoint.allow_older)
-    if is_finished(latest):
+    if _is_trained(this, latest):
         return False
     require_data(this)
     eval_stage.refuse_unjudgeable(this)
     checkpoints = Checkpoints(this.checkpoints, config.checkpoint.keep)
     try:
         model_def, state, data_state, meta = _begin(this, checkpoints, latest)
+        unmeasured = meta.pop("unmeasured", None)
         batches = _make_batches(this)
         if data_state is not None:
             batches.set_state(data_state)
@@ -175,11 +175,20 @@ def _train(this: Run) -> bool | None:
                 validation=list(pipeline.validation_batches(validation, batch_size=rows, seq_len=config.train.seq_len)),
                 probe=_make_probe(this, model_def, validation),
                 stop=STOP,
+                unmeasured=unmeasured,
             )
     finally:
         checkpoints.close()
     _write_training_facts(this, model_def.spec)
     return None if STOP.is_asked() else True
+
+
+def _is_trained(this: Run, step: int | None) -> bool:
+    """Whether nothing is left to do after this checkpoint, nor a validation to make up for before it."""
+    if step is None or step < this.config.train.num_steps:
+        return False
+    is_owed = "unmeasured" in store.load_meta(this.checkpoints / str(step))
+    return not is_owed or any(line["step"] == step for line in load_metrics(this.workdir))
 
 
 def _make_batches(this: Run) -> pipeline.TrainIterator:
@@ -200,7 +209,9 @@ def _make_batches(this: Run) -> pipeline.TrainIterator:
     )
 
 
-def _make_probe(this: Run, model_def: ModelDef, validation: PreparedSplit) -> Callable[[Params], list[float]] | None:
+def _make_probe(
+    this: Run, model_def: ModelDef, validation: PreparedSplit
+) -> Callable[[Params, Callable[[], bool]], list[float] | None] | None:
     """What asks train.num_probe validation problems during training; None if there are none to ask."""
     config = this.config
     if not config.train.num_probe:
@@ -233,7 +244,7 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
         )
         state = create_state(source.params, make_optimizer(config.train), config.train)
         return model_def, state, None, meta
-    meta = checkpoints.load_meta(latest)
+    meta = store.load_meta(this.checkpoints / str(latest))
     model_def = make_model_def(config, parse_hf_config(meta["model_config"]))
     meta = _accept_world(this, meta, model_def)
     state, data_state = checkpoints.restore(latest, abstract(abstract_state(model_def, config.train)))

@@ -141,7 +141,7 @@ class Stop:
                 os._exit(STOPPED)  # not an exception: anybody's `except` or `finally` could swallow or delay it
             self._asked = True
             _say(
-                f"{number.name}: training stops. At work: {self._doing}; after it the last whole step is saved. Ctrl-C "
+                f"{number.name}: training stops. At work: {self._doing}; soon the last whole step is saved. Ctrl-C "
                 "ends the command at once, without that"
             )
             self._told.set()

@@ -36,6 +36,10 @@ PROBLEMS = [
 ]
 
 
+def never():
+    return False
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     return train_tokenizer([], 300, tmp_path_factory.mktemp("tokenizer"))
@@ -146,7 +150,8 @@ def test_an_answer_in_a_thought_that_the_template_opened_is_none(tmp_path, monke
     for end, solved in (("", False), ("</think>\n\n\\boxed{7}", True)):
         _scripted(monkeypatch, tokenizer, lambda text, end=end: "So \\boxed{7}." + end)
         probe = grade.make_probe(model[0], tokenizer, split, EVAL, 30, 0)
-        assert sum(probe(model[1])) > 0 if solved else probe(model[1]) == [0.0] * 5
+        rates = probe(model[1], never)
+        assert sum(rates) > 0 if solved else rates == [0.0] * 5
         (tmp_path / str(solved)).mkdir()
         facts = _grade((model[0], model[1]), tokenizer, split, tmp_path / str(solved), num_problems=30)
         assert (facts["correct"], facts["unparsed"]) == ((3, 0) if solved else (0, 90))
@@ -299,12 +304,23 @@ def test_the_probe_gives_the_pass_rate_of_each_difficulty_and_compiles_once(monk
     problems = [problem for problem in PROBLEMS if problem.difficulty != 4]
     split = _write(tokenizer, problems, tmp_path)
     probe = grade.make_probe(model[0], tokenizer, split, EVAL, 16, 0)
-    rates = probe(model[1])
+    rates = probe(model[1], never)
     assert rates[:3] == [0.0, 0.0, 0.0] and math.isnan(rates[3]) and rates[4] == 0.0
     num_compiled = prefill._cache_size(), decode._cache_size()
-    probe({name: value + 1 for name, value in model[1].items()})
+    probe({name: value + 1 for name, value in model[1].items()}, never)
     assert (prefill._cache_size(), decode._cache_size()) == num_compiled
     number = lambda text: int(text.split("is ")[1].split(" ")[0])
     _scripted(monkeypatch, tokenizer, lambda text: f"\\boxed{{{number(text) + 1 + (number(text) % 5 == 2)}}}")
-    rates = probe(model[1])
+    rates = probe(model[1], never)
     assert rates[:3] == [1.0, 1.0, 0.0] and math.isnan(rates[3]) and rates[4] == 1.0
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_probe_that_is_given_up_has_no_rates(model, tokenizer, tmp_path, last):
+    """Neither when what it is told comes between two answers, nor when it comes while the last are written."""
+    split = _write(tokenizer, PROBLEMS, tmp_path)
+    probe, asked = grade.make_probe(model[0], tokenizer, split, EVAL, 16, 0), []
+    assert probe(model[1], lambda: asked.append(1)) is not None
+    told = []
+    assert probe(model[1], lambda: told.append(1) or len(told) == (len(asked) if last else 3)) is None
+    assert len(told) <= len(asked) + 1

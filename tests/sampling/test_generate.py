@@ -241,6 +241,18 @@ def test_who_has_enough_may_leave(model, monkeypatch, batch_size):
     assert threading.active_count() == before and len(calls) < 10  # a row's 4000 tokens take 63
 
 
+@pytest.mark.parametrize("batch_size", [4, 16])
+def test_given_up_it_ends_after_the_call_of_decode_in_hand(model, batch_size):
+    asked, before = [], threading.active_count()
+    requests = _ask(random_prompts((9,) * 100))
+    settings = {"max_new_tokens": 130, "eos_ids": NEVER, "batch_size": batch_size, **GREEDY}
+    written = list(generate(*model, requests, **settings, give_up=lambda: asked.append(1) or len(asked) > 5))
+    assert len(asked) <= 5 + 2 and threading.active_count() == before
+    whole = dict(generate(*model, requests, **settings, give_up=lambda: False))
+    assert 0 < len(written) < len(whole) == 100  # a row's 130 tokens take 3
+    assert all(whole[index].tokens == completion.tokens for index, completion in written)
+
+
 @pytest.mark.parametrize("name", ["max_new_tokens", "batch_size"])
 def test_settings_out_of_range_are_refused_before_anything_is_written(model, name):
     settings = {"max_new_tokens": 12, "batch_size": 4, name: 0}

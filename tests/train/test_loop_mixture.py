@@ -12,6 +12,7 @@ import pytest
 from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
+from tiny_reasoning_jax.model.store import load_meta
 from tiny_reasoning_jax.stop import Stop
 from tiny_reasoning_jax.train import loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract
@@ -21,6 +22,7 @@ from tiny_reasoning_jax.train.step import create_state, make_train_step
 
 MODEL = ModelDef(ModelSpec(64, 16, 32, 1, 2, 1, 8, 1e4), dtype="float32")
 NAN = float("nan")
+META = {"model_config": {}, "generation_config": None, "base_model": "none"}
 TIMINGS = {"seconds", "tokens_per_second", "data_wait_seconds"}
 CONFIG = ml_collections.FrozenConfigDict({
     "train": dict(
@@ -72,7 +74,7 @@ class Draws:
         self.observed = [[NAN if x is None else x for x in row] for row in state["observed"]]
 
 
-def probe(params):
+def probe(params, give_up=lambda: False):
     """A stand-in for asking problems: five numbers that only these parameters give, the last difficulty not asked."""
     rates = np.abs(np.sin(1e4 * np.asarray(params["embed"], np.float64).sum() + np.arange(5)))
     return [*rates[:4].tolist(), NAN]
@@ -87,22 +89,25 @@ VALIDATE = loop.make_validate(MODEL, CONFIG.train.loss_chunk, [validation_batch(
 
 @mock.patch.object(loop, "make_train_step", lambda *_: STEP)
 @mock.patch.object(loop, "make_validate", lambda *_: VALIDATE)
-def train(workdir: Path, *, stop_at=None, probe=probe, draws=None):
-    """Trains to the end or until after `stop_at`, from the newest checkpoint if there is one."""
+def train(workdir: Path, *, stop_at=None, stop=None, probe=probe, draws=None):
+    """Trains to the end or until after `stop_at`, or `stop`, from the newest checkpoint if there is one."""
     draws, optimizer = draws or Draws(), make_optimizer(CONFIG.train)
     checkpoints = Checkpoints(workdir / "checkpoints", 2)
     workdir.mkdir(exist_ok=True)
-    stop = Stop()
-    stop.is_asked = lambda: draws.step == stop_at
+    if stop is None:
+        stop = Stop()
+        stop.is_asked = lambda: draws.step == stop_at
+    unmeasured = None
     state = create_state(MODEL.create_params(0), optimizer, CONFIG.train)
     latest = checkpoints.latest_step()
     if latest is not None:
         state, data_state = checkpoints.restore(latest, abstract(state))
         draws.set_state(data_state)
+        unmeasured = load_meta(workdir / "checkpoints" / str(latest)).get("unmeasured")
     try:
         state = loop.train(
-            CONFIG, MODEL, state, draws, checkpoints, workdir=workdir, meta={}, validation=[],
-            probe=probe, stop=stop,
+            CONFIG, MODEL, state, draws, checkpoints, workdir=workdir, meta=META, validation=[],
+            probe=probe, stop=stop, unmeasured=unmeasured,
         )  # fmt: skip
     finally:
         checkpoints.close()
@@ -152,11 +157,33 @@ def test_a_run_stopped_at_a_step_that_validates_and_saves_goes_on_as_if_it_had_n
 ):
     whole, state, _ = uninterrupted
     train(tmp_path / "run", stop_at=stop_at)
-    assert len(load_metrics(tmp_path / "run")) == stop_at
+    assert len(load_metrics(tmp_path / "run")) == (3 if stop_at == 4 else 6)  # the validation of step 4 is owed
     resumed, draws = train(tmp_path / "run")
     assert without_timings(tmp_path / "run") == without_timings(whole)
     assert draws.observed[0][:4] == uninterrupted[2].observed[0][:4] and len(draws.observed) == 2
     jax.tree.map(np.testing.assert_array_equal, resumed, state)
+
+
+@pytest.mark.parametrize("during", ["validation", "probe"])
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_validation_that_a_stop_cuts_short_is_owed(uninterrupted, tmp_path, during, step):
+    whole, state, whole_draws = uninterrupted
+    draws, stop = Draws(), Stop()
+    # The second question of a step comes within the probe, the first after the one validation batch.
+    asked = []
+    stop.is_asked = lambda: draws.step == step and (asked.append(1) or len(asked) > (during == "probe"))
+
+    train(tmp_path / "run", stop=stop, probe=lambda *args: None if args[1]() else probe(args[0]), draws=draws)
+    assert len(load_metrics(tmp_path / "run")) == step - 1 and len(draws.observed) == step // 4 - 1
+    assert load_meta(tmp_path / "run" / "checkpoints" / str(step))["unmeasured"]["step"] == step
+    resumed, draws = train(tmp_path / "run")
+    assert without_timings(tmp_path / "run") == without_timings(whole)
+    seconds = [line["seconds"] for line in load_metrics(tmp_path / "run")]
+    assert seconds == sorted(seconds)
+    assert [row[:4] for row in draws.observed] == [row[:4] for row in whole_draws.observed]
+    jax.tree.map(np.testing.assert_array_equal, resumed, state)
+    if step == 4:  # what was saved since then owes nothing
+        assert "unmeasured" not in load_meta(tmp_path / "run" / "checkpoints" / "8")
 
 
 def test_the_time_of_the_probe_is_not_a_step_s(tmp_path, monkeypatch):
@@ -167,7 +194,7 @@ def test_the_time_of_the_probe_is_not_a_step_s(tmp_path, monkeypatch):
         clock[0] += 0.001
         return clock[0]
 
-    def slow_probe(params):
+    def slow_probe(params, give_up):
         clock[0] += 1000
         return [NAN] * 5
 

@@ -116,10 +116,11 @@ def ask(
     temperature: float,
     seed: int,
     stops: tuple[str, ...] = (),
+    give_up: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, Written]]:
     """Lets the model continue prompts until its turn ends or one of `stops` comes; yields (index, what it wrote).
 
-    They come as they are finished, in no order.
+    They come as they are finished, in no order; once `give_up` says so, no more of them.
     """
     completions = generate(
         model_def,
@@ -133,6 +134,7 @@ def ask(
         top_k=config_eval.top_k,
         seed=seed,
         should_stop=_make_should_stop(tokenizer, stops) if stops else None,
+        give_up=give_up,
     )
     for index, completion in completions:
         yield index, _read(completion, tokenizer, stops)

@@ -125,10 +125,11 @@ def make_probe(
     config_eval: FrozenConfigDict,
     num_problems: int,
     seed: int,
-) -> Callable[[Params], list[float]]:
-    """Returns probe(params): pass rates of difficulty 1 to 5, NaN where none is asked, over fixed greedy answers.
+) -> Callable[[Params, Callable[[], bool]], list[float] | None]:
+    """Returns probe(params, give_up): pass rates of difficulty 1 to 5, NaN where none is asked, over greedy answers.
 
-    Calls have the same shapes while as many rows fit into memory, so that as a rule only the first compiles.
+    The problems are always the same. None if `give_up`, asked after every few tokens, said so. Calls have the same
+    shapes while as many rows fit into memory, so that as a rule only the first compiles.
 
     Args:
       model_def: the model.
@@ -144,13 +145,18 @@ def make_probe(
     examples = select_examples(split, num_problems)
     questions, _ = read_questions(model_def, tokenizer, split, examples, config_eval.max_new_tokens)
 
-    def probe(params: Params) -> list[float]:
+    def probe(params: Params, give_up: Callable[[], bool]) -> list[float] | None:
         requests = [Request(question.prompt, 0) for question in questions]
         solved = collections.defaultdict(list)
-        for index, written in ask(model_def, params, requests, tokenizer, config_eval, temperature=0.0, seed=seed):
+        answered = ask(model_def, params, requests, tokenizer, config_eval, temperature=0.0, seed=seed, give_up=give_up)
+        for index, written in answered:
+            if give_up():
+                return None
             problem, prompt = questions[index]
             judgement = judge(problem, whole_text(decode(tokenizer, prompt), written))
             solved[problem.difficulty].append(judgement.verdict is Verdict.CORRECT)
+        if sum(map(len, solved.values())) < len(questions):
+            return None
         return [float(np.mean(solved[level])) if level in solved else math.nan for level in DIFFICULTIES]
 
     return probe

@@ -124,8 +124,7 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
     if has_checksums and (damage := checksums.find_damage(step_folder, ITEMS)):
         raise DamagedError(_damaged(step_folder, checksums.tell(damage), others))
     with _explain_damage(step_folder, others):
-        meta = _restore(ocp.JsonCheckpointHandler(), step_folder / "meta", ocp.args.JsonRestore())
-        _check_meta(meta)
+        meta = _read_meta(step_folder)
         handler = ocp.PyTreeCheckpointHandler()
         tree = handler.metadata(step_folder.absolute() / "params").tree
         handler.close()
@@ -167,6 +166,23 @@ def restore_params(
     others = [step for step in committed_steps(opened.step_folder.parent) if str(step) != opened.step_folder.name]
     with _explain_damage(opened.step_folder, others):
         return _restore(ocp.PyTreeCheckpointHandler(), opened.step_folder / "params", args)
+
+
+def load_meta(step_folder: Path) -> dict[str, Any]:
+    """The `meta` item of DIR/<step>, a committed one. Its checksums are not looked at.
+
+    Raises:
+      DamagedError: it cannot be read.
+    """
+    others = [step for step in committed_steps(step_folder.parent) if str(step) != step_folder.name]
+    with _explain_damage(step_folder, others):
+        return _read_meta(step_folder)
+
+
+def _read_meta(step_folder: Path) -> dict[str, Any]:
+    meta = _restore(ocp.JsonCheckpointHandler(), step_folder / "meta", ocp.args.JsonRestore())
+    _check_meta(meta)
+    return meta
 
 
 def _check_meta(meta: Any) -> None:

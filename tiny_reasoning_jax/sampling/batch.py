@@ -64,6 +64,7 @@ class Settings:
     sampling: Sampling
     seed: int
     should_stop: Callable[[list[int]], bool] | None
+    give_up: Callable[[], bool] | None
 
 
 @dataclasses.dataclass(slots=True)
@@ -94,9 +95,10 @@ class Batch:
 
         Yields, after every call of decode, what has ended in it, perhaps nothing.
         """
+        give_up = self._settings.give_up or (lambda: False)
         while True:
             self._refill(waiting)
-            if not any(self._rows):
+            if not any(self._rows) or give_up():
                 return
             yield self._write(more_to_come=bool(self._ready or waiting))
 

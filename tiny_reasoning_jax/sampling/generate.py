@@ -51,6 +51,7 @@ def generate(
     top_k: int,
     seed: int,
     should_stop: Callable[[list[int]], bool] | None = None,
+    give_up: Callable[[], bool] | None = None,
 ) -> Iterator[tuple[int, Completion]]:
     """Continues every request until EOS or max_new_tokens; yields (its index, its completion) as they end.
 
@@ -70,6 +71,7 @@ def generate(
       top_k: see Sampling.
       seed: of the draws, which depend on (seed, prompt, sample, number of the token) alone.
       should_stop: asked with the tokens of a row that goes on, after every STOP_EVERY of them; True ends it there.
+      give_up: asked whenever the host has a turn, in any thread; True ends everything: what goes on is not yielded.
 
     Raises:
       UserError: a setting outside its range, or not even one row fits into the memory.
@@ -82,7 +84,7 @@ def generate(
     if not requests:
         return iter(())
     model_def = dataclasses.replace(model_def, remat="none")  # there is no backward pass to save memory for
-    settings = Settings(max_new_tokens, tuple(eos_ids), sampling, seed, should_stop)
+    settings = Settings(max_new_tokens, tuple(eos_ids), sampling, seed, should_stop, give_up)
     longest = max(len(request.prompt) for request in requests)
     num_rows = plan_rows(model_def, batch_size, longest, max_new_tokens)
     # One batch keeps one core of a CPU busy, so several work side by side.

@@ -172,10 +172,6 @@ class Checkpoints:
                 f"{self._manager.latest_step()}. Make room and run the same command again: it goes on from there"
             ) from error
 
-    def load_meta(self, step: int) -> dict[str, Any]:
-        """What the checkpoint says about its run, without reading arrays."""
-        return self._restore(step, meta=ocp.args.JsonRestore())["meta"]
-
     def restore(self, step: int, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """The state and the data iterator's state saved at `step`.
 

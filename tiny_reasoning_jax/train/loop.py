@@ -52,8 +52,13 @@ class _Pending(NamedTuple):
     data_wait_seconds: float
 
 
-def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) -> Callable[[Any], float]:
-    """Returns validate(params): mean loss per completion token over fixed batches."""
+def make_validate(
+    model_def: ModelDef, loss_chunk: int, batches: list[Batch]
+) -> Callable[[Params, Callable[[], bool]], float | None]:
+    """Returns validate(params, give_up): mean loss per completion token over fixed batches.
+
+    None if `give_up`, asked after every batch, said so.
+    """
 
     @jax.jit
     def loss_sum(params, batch):
@@ -61,8 +66,12 @@ def make_validate(model_def: ModelDef, loss_chunk: int, batches: list[Batch]) ->
 
     num_trained = sum(int(batch.loss_mask.sum()) for batch in batches)
 
-    def validate(params: Params) -> float:
-        sums = [loss_sum(params, batch) for batch in batches]
+    def validate(params: Params, give_up: Callable[[], bool]) -> float | None:
+        sums = []
+        for batch in batches:
+            sums.append(jax.block_until_ready(loss_sum(params, batch)))
+            if give_up():
+                return None
         loss = float(sum(sums))
         if not math.isfinite(loss):
             bad = [i for i, value in enumerate(sums) if not math.isfinite(value)]
@@ -87,13 +96,14 @@ class Recorder:
         self.began = self.last = time.monotonic()
         self.step_seconds = 0.0  # of the last step
         self.pending: _Pending | None = None
+        self.unmeasured: dict[str, Any] | None = None  # metrics of a step whose validation was given up
 
-    def flush(self, state: TrainState, measure: Callable[[], dict[str, float]] | None = None) -> None:
+    def flush(self, state: TrainState, measure: Callable[[], dict[str, float] | None] | None = None) -> None:
         """Reads and writes the metrics of the step in flight, if there is one.
 
         Args:
           state: the newest there is; after a step that was not finite still the one that it began with.
-          measure: gives what to write beside them (see `_measure`); its time does not count as the step's.
+          measure: gives what to write beside them (see `write_measured`); its time does not count as the step's.
 
         Raises:
           NumericsError: its loss or gradient was not finite, or it is one spike in a row too many.
@@ -125,18 +135,28 @@ class Recorder:
             line["skipped_steps"] = skipped
             if in_row:
                 self._tell_skipped(pending, loss, grad_norm, in_row)
-        if measure is not None:
-            line |= measure()
-        self.last = now if measure is None else time.monotonic()
-        self.writer.write(line)
+        self.last = now
         note = f"  {skipped} steps skipped" if skipped else ""
         self.progress.advance(1, f"loss {loss:.3f}  {line['tokens_per_second']:,.0f} tokens/s{note}")
-        if measure is not None:
-            rates = [f"{level}: {line[key]:.0%}" for level in DIFFICULTIES if (key := f"pass_rate_{level}") in line]
-            passes = f", passes {', '.join(rates)} by difficulty" if rates else ""
-            self.progress.say(
-                f"step {pending.step}: loss {loss:.4f}, validation loss {line['validation_loss']:.4f}{passes}"
-            )
+        if measure is None:
+            self.writer.write(line)
+        else:
+            self.write_measured(line, measure)
+
+    def write_measured(self, line: dict[str, Any], measure: Callable[[], dict[str, float] | None]) -> None:
+        """Writes a step's metrics with what `measure` gives; if that was given up, keeps them as `unmeasured`."""
+        measured = measure()
+        self.last = time.monotonic()
+        self.unmeasured = line if measured is None else None
+        if measured is None:
+            return
+        line = line | measured
+        self.writer.write(line)
+        rates = [f"{level}: {line[key]:.0%}" for level in DIFFICULTIES if (key := f"pass_rate_{level}") in line]
+        passes = f", passes {', '.join(rates)} by difficulty" if rates else ""
+        self.progress.say(
+            f"step {line['step']}: loss {line['loss']:.4f}, validation loss {line['validation_loss']:.4f}{passes}"
+        )
 
     def _tell_skipped(self, pending: _Pending, loss: float, grad_norm: float, in_row: int) -> None:
         values = {"loss": loss, "grad_norm": grad_norm, "examples": pending.batch.ids}
@@ -154,17 +174,20 @@ class Recorder:
 def _measure(
     step: int,
     params: Params,
-    validate: Callable[[Params], float],
-    probe: Callable[[Params], Sequence[float]] | None,
+    validate: Callable[[Params, Callable[[], bool]], float | None],
+    probe: Callable[[Params, Callable[[], bool]], Sequence[float] | None] | None,
     batches: Iterable[StepBatch],
-) -> dict[str, float]:
-    """Returns validation_loss and, of a probe, pass_rate_1 to pass_rate_5; the data hear of the pass rates too."""
-    measured = {"validation_loss": validate(params)}
-    if probe is not None:
-        pass_rates = probe(params)
-        batches.observe(step, pass_rates)
-        measured |= by_difficulty("pass_rate", pass_rates)
-    return measured
+    stop: Stop,
+) -> dict[str, float] | None:
+    """Returns validation_loss and, of a probe, pass_rate_1 to pass_rate_5, told to the data; None if stopped."""
+    loss = validate(params, stop.is_asked)
+    if loss is None or probe is None:
+        return None if loss is None else {"validation_loss": loss}
+    pass_rates = probe(params, stop.is_asked)
+    if pass_rates is None:
+        return None
+    batches.observe(step, pass_rates)
+    return {"validation_loss": loss, **by_difficulty("pass_rate", pass_rates)}
 
 
 def _explain_non_finite(
@@ -235,12 +258,13 @@ class _Session:
         return state, None
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
-        """Saves the last whole step, unless it is saved."""
+        """Saves the last whole step, unless it is saved; with its metrics, if they lack its validation."""
         if self.saved == self.done:
             return
         self.recorder.flush(state)
         self.at("saving a checkpoint", self.done)
-        self.checkpoints.save(self.done, state, data_state, {**self.meta, "step": self.done})
+        owed = {"unmeasured": self.recorder.unmeasured} if self.recorder.unmeasured else {}
+        self.checkpoints.save(self.done, state, data_state, {**self.meta, "step": self.done, **owed})
         events.record(self.workdir, "save", step=self.done)
         self.saved = self.done
 
@@ -271,8 +295,9 @@ def train(
     workdir: Path,
     meta: dict[str, Any],
     validation: list[Batch],
-    probe: Callable[[Params], Sequence[float]] | None,
+    probe: Callable[[Params, Callable[[], bool]], Sequence[float] | None] | None,
     stop: Stop,
+    unmeasured: dict[str, Any] | None = None,
 ) -> TrainState:
     """Trains from state.step to config.train.num_steps; returns the state, which may be earlier if told to stop.
 
@@ -287,7 +312,10 @@ def train(
       validation: batches for the validation loss, every train.validate_every_steps and at the end.
       probe: gives, at the same steps, the pass rate of each difficulty, [5], NaN where none was asked; they go into the
         metrics of the step, and `batches` has observed them before a checkpoint of that step takes its state.
-      stop: asked after every step, and between the micro-steps of a long one: whether to save and return.
+      stop: asked after every step, between the micro-steps of a long one, and within validation and probe: whether to
+        save and return.
+      unmeasured: of the checkpoint's meta: metrics of its step without a validation, which a stop cut short. It is done
+        first. The checkpoint stays as it is: whoever begins with it again does it again.
 
     Raises:
       NumericsError: a non-finite loss or gradient, with the step, the ids of its examples and a dump; a state that is
@@ -298,28 +326,33 @@ def train(
     start, end = int(state.step), config.train.num_steps
     save_every, ahead = cadence(config.checkpoint.every_steps)
     examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
-    with MetricsWriter(workdir, start) as writer:
-        with (
-            Progress("train", end, "step", start) as progress,
-            Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
-        ):
-            recorder = Recorder(config, workdir, model_def, writer, progress)
-            session = _Session(recorder, watchdog, stop, checkpoints, workdir, meta, start)
-            stopped = False
-            while session.done < end and not stopped:
-                state, place = session.take_step(train_step, state, batches)
-                step = session.done
-                if place is None and (step == end or step % config.train.validate_every_steps == 0):
-                    session.at("validation", step)
-                    recorder.flush(state, functools.partial(_measure, step, state.params, validate, probe, batches))
-                stopped = stop.is_asked()
-                if stopped or step == end or step % save_every == 0:
-                    session.save(state, place or batches.get_state())
-                if step % save_every == ahead:
-                    session.at("waiting for a checkpoint", step)
-                    checkpoints.wait()
-            session.at("waiting for the last checkpoint", session.done)
-            checkpoints.wait()
-            if stopped:
-                progress.say(f"stopped at step {session.done}, which is saved; the same command goes on from here")
+    with (
+        MetricsWriter(workdir, start - (unmeasured is not None)) as writer,
+        Progress("train", end, "step", start) as progress,
+        Watchdog(config.train.watchdog_seconds, workdir) as watchdog,
+    ):
+        recorder = Recorder(config, workdir, model_def, writer, progress)
+        session = _Session(recorder, watchdog, stop, checkpoints, workdir, meta, start)
+        measure = lambda: functools.partial(_measure, session.done, state.params, validate, probe, batches, stop)
+        if unmeasured is not None:
+            session.at("validation", start)
+            writer.seconds_before = unmeasured["seconds"]
+            recorder.write_measured(unmeasured, measure())
+        stopped = recorder.unmeasured is not None
+        while session.done < end and not stopped:
+            state, place = session.take_step(train_step, state, batches)
+            step = session.done
+            if place is None and (step == end or step % config.train.validate_every_steps == 0):
+                session.at("validation", step)
+                recorder.flush(state, measure())
+            stopped = stop.is_asked()
+            if stopped or step == end or step % save_every == 0:
+                session.save(state, place or batches.get_state())
+            if step % save_every == ahead:
+                session.at("waiting for a checkpoint", step)
+                checkpoints.wait()
+        session.at("waiting for the last checkpoint", session.done)
+        checkpoints.wait()
+        if stopped:
+            progress.say(f"stopped at step {session.done}, which is saved; the same command goes on from here")
     return state
