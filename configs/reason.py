@@ -4,8 +4,8 @@ Run:  python main.py --config configs/reason.py          (looks at the machine)
       python main.py --config configs/reason.py:tiny     (any CPU, no network)
       python main.py --config configs/reason.py:1.7b     (one CUDA card; weights from the hub or a local folder)
 
-Without a variant a card gets 1.7b-80gb, 1.7b-48gb, 1.7b-24gb or 0.6b, by its memory. What each needs is planned
-and stands in benchmarks/results/plan.json (python benchmarks/plan.py); none of it is measured on a GPU yet.
+Without a variant a card gets 1.7b-80gb, 1.7b-48gb, 1.7b-24gb, 1.7b-16gb or 0.6b, by its memory. What each needs is
+planned and stands in benchmarks/results/plan.json (python benchmarks/plan.py); none of it is measured on a GPU yet.
 """
 
 import jax
@@ -14,9 +14,8 @@ from configs import base
 from tiny_reasoning_jax.device import device_memory
 
 GIB = 2**30
-# Variant that "auto" takes on a card with so many GiB or more, as CUDA reports them: less than what is sold. A card of
-# 16 GB gets the smaller model: 1.7b-16gb is planned at 14.2 GiB, and it has 13.9 usable.
-SMALLEST = {"1.7b-80gb": 74, "1.7b-48gb": 43, "1.7b-24gb": 21.5, "0.6b": 15}
+# Variant that "auto" takes on a card with so many GiB or more, as CUDA reports them: less than what is sold.
+SMALLEST = {"1.7b-80gb": 74, "1.7b-48gb": 43, "1.7b-24gb": 21.5, "1.7b-16gb": 15.5, "0.6b": 15}
 
 
 def get_config(variant: str = "auto"):

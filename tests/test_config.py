@@ -56,8 +56,8 @@ class Card:
 
 @pytest.mark.parametrize(
     ("gib", "variant"),
-    [(79.1, "1.7b-80gb"), (47.5, "1.7b-48gb"), (44.1, "1.7b-48gb"), (23.6, "1.7b-24gb"), (15.7, "0.6b"),
-     (11.8, "tiny")],
+    [(79.1, "1.7b-80gb"), (47.5, "1.7b-48gb"), (44.1, "1.7b-48gb"), (23.6, "1.7b-24gb"),
+     (15.7, "1.7b-16gb"), (15.4, "0.6b"), (11.8, "tiny")],
 )  # fmt: skip
 def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, variant):
     monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
