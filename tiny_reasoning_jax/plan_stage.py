@@ -74,10 +74,11 @@ def settle(config: FrozenConfigDict) -> FrozenConfigDict:
     Raises:
       ShortageError: the run does not fit; the message names settings that do.
     """
-    latest = Run(config, Path(config.workdir), None).latest_step()
-    done = latest is not None and latest >= config.train.num_steps
+    this = Run(config, Path(config.workdir), None)
     # With allow_older a finished run trains once more, if its newest checkpoint is damaged.
-    trains = "train" in config.stages.split(",") and (not done or config.checkpoint.allow_older)
+    trains = "train" in config.stages.split(",") and (
+        config.checkpoint.allow_older or not this.is_trained(this.latest_step())
+    )
     target = _attached() if trains else None
     if target is not None:
         plan = _plan(config, find_spec(config), target)

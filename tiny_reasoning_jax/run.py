@@ -18,6 +18,7 @@ from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.attention import choice
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.model.spec import ModelSpec, hf_config, parse_hf_config
+from tiny_reasoning_jax.train.metrics import load_metrics
 
 
 class Run(NamedTuple):
@@ -35,6 +36,13 @@ class Run(NamedTuple):
     def latest_step(self) -> int | None:
         """The newest checkpoint's step; None before the first."""
         return max(store.committed_steps(self.checkpoints), default=None) if self.checkpoints.is_dir() else None
+
+    def is_trained(self, step: int | None) -> bool:
+        """Whether training has nothing left to do after this checkpoint, its own validation included."""
+        if step is None or step < self.config.train.num_steps:
+            return False
+        is_owed = "unmeasured" in store.load_meta(self.checkpoints / str(step))
+        return not is_owed or any(line["step"] == step for line in load_metrics(self.workdir))
 
 
 def make_model_def(config: FrozenConfigDict, spec: ModelSpec, *, trains: bool = True) -> ModelDef:

@@ -146,10 +146,10 @@ def _grade(this: Run) -> bool:
 
 def _train(this: Run) -> bool | None:
     config, latest = this.config, this.latest_step()
-    if not config.checkpoint.allow_older and _is_trained(this, latest):  # whoever reads it checks it
+    if not config.checkpoint.allow_older and this.is_trained(latest):  # whoever reads it checks it
         return False
     latest = choose_step(this.workdir, config.checkpoint.allow_older)
-    if _is_trained(this, latest):
+    if this.is_trained(latest):
         return False
     require_data(this)
     eval_stage.refuse_unjudgeable(this)
@@ -181,14 +181,6 @@ def _train(this: Run) -> bool | None:
         checkpoints.close()
     _write_training_facts(this, model_def.spec)
     return None if STOP.is_asked() else True
-
-
-def _is_trained(this: Run, step: int | None) -> bool:
-    """Whether nothing is left to do after this checkpoint, nor a validation to make up for before it."""
-    if step is None or step < this.config.train.num_steps:
-        return False
-    is_owed = "unmeasured" in store.load_meta(this.checkpoints / str(step))
-    return not is_owed or any(line["step"] == step for line in load_metrics(this.workdir))
 
 
 def _make_batches(this: Run) -> pipeline.TrainIterator:
