@@ -110,7 +110,7 @@ def _at_step(fault: Fault):
     """True for calls with a state at fault.step. The first state is asked for its step; calls are counted from then."""
     first, calls = [], []
 
-    def matches(train_step, state, arrays):
+    def matches(train_step, state, arrays, *rest):
         if not first:
             first.append(int(state.step))
         calls.append(1)
@@ -127,9 +127,9 @@ def _micro_step(fault: Fault) -> None:
 
     run_step, is_step = loop.run_step, _at_step(fault)
 
-    def run(train_step, state, arrays):
+    def run(train_step, state, arrays, *rest):
         if not is_step(train_step, state, arrays):
-            return run_step(train_step, state, arrays)
+            return run_step(train_step, state, arrays, *rest)
         added = []
 
         def accumulate(state, batch):
@@ -140,7 +140,7 @@ def _micro_step(fault: Fault) -> None:
                 _strike(fault)
             return state
 
-        return run_step(train_step._replace(accumulate=accumulate), state, arrays)
+        return run_step(train_step._replace(accumulate=accumulate), state, arrays, *rest)
 
     loop.run_step = run
 

@@ -1,8 +1,10 @@
 """pytest tests/test_changed_world.py: what may change between two sessions of a run, and what is said if it may not."""
 
+import ast
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.run import Run
 
+PACKAGE = Path(world.__file__).parent
 MODEL = ModelDef(ModelSpec(64, 16, 32, 1, 2, 1, 8, 1e4), attention="reference")
 NEVER = {
     "seed": 1, "model.source": "elsewhere", "model.random.head_dim": 8, "tokenizer.source": "elsewhere",
@@ -161,15 +164,16 @@ def test_every_part_of_the_world_is_told(data, tmp_path, monkeypatch):
 
 def test_a_comment_is_no_change_of_the_code(tmp_path):
     package = tmp_path / "package"
-    shutil.copytree(world.Path(world.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    was = world.hash_code.__wrapped__(package)
-    assert was == world.hash_code(world.Path(world.__file__).parent)
+    shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
+    hash_code = lambda package: world.hash_code.__wrapped__(package, world._CODE)
+    was = hash_code(package)
+    assert was == hash_code(PACKAGE)
     path = package / "train" / "losses.py"
     text = path.read_text()
     path.write_text(text.replace('"""', '"""Other words. ', 1) + "\n\n# a comment\n")
-    assert world.hash_code.__wrapped__(package) == was
+    assert hash_code(package) == was
     path.write_text(text + "\nEPSILON = 2.0\n")
-    assert world.hash_code.__wrapped__(package) != was
+    assert hash_code(package) != was
 
 
 def test_a_file_of_the_hub_is_compared_with_its_name(tmp_path):
@@ -229,3 +233,43 @@ def test_a_resumed_run_is_asked_about_its_world(tmp_path, monkeypatch):
     }
     assert versions == {"3": version("optax"), "4": "99"}  # from here on that is the run's own world
     assert len((workdir / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def _imports(module):
+    """The modules of the package that one of them imports."""
+    found = set()
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tiny_reasoning_jax"):
+            base = "/".join(node.module.split(".")[1:])
+            names = [f"{base}.py", f"{base}/__init__.py", *(f"{base}/{alias.name}.py" for alias in node.names)]
+            found |= {name.lstrip("/") for name in names if (PACKAGE / name.lstrip("/")).is_file()}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("roots", "known", "others"),
+    [
+        # Shapes and readers are compared by what they give: the configuration, the model, the content of the data.
+        (("train/step.py", "data/pipeline.py", "model/attention/__init__.py"), world._CODE,
+         {"errors.py", "__init__.py", "model/__init__.py", "train/__init__.py", "model/spec.py", "data/prepared.py",
+          "data/problems.py", "model/cache.py"}),
+        (("sampling/generate.py", "answers/__init__.py", "answers/worker.py"), world._CODE + world._PROBE_CODE,
+         {"errors.py", "device.py", "__init__.py", "model/__init__.py", "train/__init__.py", "model/spec.py"}),
+    ],
+    ids=["training", "probe"],
+)  # fmt: skip
+def test_the_code_that_is_compared_is_all_that_numbers_come_from(roots, known, others):
+    todo, seen = set(roots), set()
+    while todo:
+        seen.add(module := todo.pop())
+        todo |= _imports(module) - seen
+    assert set(roots) <= seen and len(seen) > 8
+    assert seen - set(known) <= others
+
+
+def test_another_run_s_settings_are_refused_on_record(begun):
+    workdir = Path(begun)
+    (workdir / "data").mkdir(exist_ok=True)
+    with pytest.raises(OtherRunError, match="seed was 0, is now 5"):
+        stages.run(make_config(workdir, stages="data", seed=5))
+    assert [event["event"] for event in events.load_events(workdir)] == ["refusal"]

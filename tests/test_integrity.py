@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from convert.from_hf import load_hf
 from small_run import make_config
 from tiny_reasoning_jax import checksums, events, stages
 from tiny_reasoning_jax.errors import DamagedError
+from tiny_reasoning_jax.eval.grade import hash_params
+from tiny_reasoning_jax.eval.report import write_report
+from tiny_reasoning_jax.eval.results import load_results
 from tiny_reasoning_jax.model import store
+from tiny_reasoning_jax.run import load_checkpoint, load_json
 from tiny_reasoning_jax.train import checkpoint, loop
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, choose_step
+from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.step import TrainState
 
 SHORT = {"stages": "data,train", "train__num_steps": 4}
@@ -190,3 +196,63 @@ def test_a_damaged_checkpoint_is_refused_and_the_one_before_gives_the_same_run(t
     assert len(losses[0]) == 4 and losses[0] == losses[1]
     sums = [(w / "checkpoints" / "4" / "data" / "metadata").read_text() for w in (trained, workdir)]
     assert sums[0] == sums[1]
+
+
+def test_a_damaged_tokenizer_is_not_exported(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    path = workdir / "checkpoints" / "tokenizer" / "tokenizer.json"
+    path.write_text(path.read_text().replace('"vocab"', '"vocbb"', 1))
+    export = make_config(workdir, **{**SHORT, "stages": "export"})
+    with pytest.raises(DamagedError, match=r"tokenizer is damaged: tokenizer.json has the SHA-256"):
+        stages.run(export)
+    shutil.rmtree(path.parent)
+    with pytest.raises(DamagedError, match="tokenizer is missing, and every export needs it; copy"):
+        stages.run(export)
+    assert not (workdir / "hf").exists()
+    shutil.copytree(workdir / "data" / "tokenizer", path.parent)
+    assert stages.run(export) and (workdir / "hf" / "tokenizer.json").exists()
+
+
+def test_what_was_made_of_a_lost_checkpoint_is_made_anew(tmp_path):
+    """The same step, trained again with other numbers, is another model."""
+    small = {"train__num_steps": 4, "eval__num_problems": 4, "eval__max_new_tokens": 4}
+    workdir = tmp_path / "run"
+    stages.run(make_config(workdir, **small))
+    weights, results = (workdir / "hf" / "model.safetensors").read_bytes(), load_results(workdir)
+    next((workdir / "checkpoints" / "4" / "params").rglob("manifest.ocdbt")).write_bytes(b"")
+    changed = {"checkpoint__allow_older": True, "checkpoint__allow_changes": True, "train__learning_rate": 0.5}
+    stages.run(make_config(workdir, **small, **changed))
+    assert (workdir / "hf" / "model.safetensors").read_bytes() != weights
+    hashes = [hash_params(load_hf(workdir / "hf").params)]
+    hashes.append(hash_params(load_checkpoint(workdir / "checkpoints" / "4")[1]))
+    assert hashes[0] == hashes[1]
+    again = load_results(workdir)
+    assert again["before"] == results["before"]
+    assert again["after"]["last_session_seconds"] != results["after"]["last_session_seconds"]
+
+
+def test_damaged_json_of_a_run_is_told_by_file_and_line(trained, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    path = workdir / "metrics.jsonl"
+    whole = path.read_text()
+    path.write_text(whole + '{"step": 5, "lo')  # what a kill or a full disk leaves of a line
+    assert len(load_metrics(workdir)) == 4 and write_report(workdir).exists()
+    path.write_text(whole.replace('"step": 2', '"step: 2'))
+    for look in (lambda: load_metrics(workdir), lambda: write_report(workdir)):
+        with pytest.raises(DamagedError, match=r"metrics.jsonl, line 2 is"):
+            look()
+    (workdir / "run.json").write_text("{")
+    with pytest.raises(DamagedError, match="run.json is damaged"):
+        load_json(workdir / "run.json")
+
+
+def test_facts_that_a_kill_left_unwritten_are_written_by_the_next_session(trained, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir)
+    facts = json.loads((workdir / "run.json").read_text())
+    assert facts["tokens"] == sum(line["tokens"] for line in load_metrics(workdir))
+    (workdir / "run.json").unlink()
+    stages.run(make_config(workdir, **SHORT))
+    assert json.loads((workdir / "run.json").read_text()) == facts

@@ -281,11 +281,11 @@ def test_a_disk_that_fills_up_during_the_run_loses_nothing(tmp_path, monkeypatch
 def test_a_non_finite_step_stops_with_its_examples_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
     workdir, run_step, done = tmp_path / "nan", loop.run_step, []
 
-    def poisoned(train_step, state, arrays):
+    def poisoned(train_step, state, arrays, *rest):
         done.append(1)
         if len(done) == 3:
             arrays = arrays._replace(loss_denom=arrays.loss_denom * 0)
-        return run_step(train_step, state, arrays)
+        return run_step(train_step, state, arrays, *rest)
 
     monkeypatch.setattr(loop, "run_step", poisoned)
     with pytest.raises(UserError, match=r"step 3: loss=(inf|nan).*micro-batch 1: \w+"):

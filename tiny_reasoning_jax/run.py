@@ -12,7 +12,7 @@ from convert import from_hf, hf_folder, to_hf
 from tiny_reasoning_jax import workdir as rundir
 from tiny_reasoning_jax.data.gather import is_generated
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.eval import tasks
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.attention import choice
@@ -190,8 +190,15 @@ def require_data(this: Run) -> None:
 
 
 def load_json(path: Path) -> dict[str, Any]:
-    """A JSON file of the run; empty if it is not there yet."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """A JSON file of the run; empty if it is not there yet.
+
+    Raises:
+      DamagedError: it is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged ({str(error)[:100]}); put back a copy, or delete it") from error
 
 
 def write_facts(this: Run, **facts) -> None:

@@ -26,13 +26,13 @@ from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.device import device_name
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.eval import grade
 from tiny_reasoning_jax.eval.report import is_current, write_report
-from tiny_reasoning_jax.eval.results import load_results
+from tiny_reasoning_jax.eval.results import forget_results, load_results
 from tiny_reasoning_jax.model import store
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
-from tiny_reasoning_jax.model.spec import ModelSpec, parse_hf_config
+from tiny_reasoning_jax.model.spec import parse_hf_config
 from tiny_reasoning_jax.run import (
     Run,
     load_graded,
@@ -71,10 +71,12 @@ def run(config: FrozenConfigDict) -> bool:
     if source is not None:
         from_hf.open_tensors(source, parse_hf_config(hf_folder.read_config(source)))  # refuse bad weights now
     with rundir.locked(this.workdir):
-        STOP.at("the start", kept=lambda: "nothing was changed", workdir=this.workdir)
-        rundir.claim(this.workdir, json.loads(asked.to_json()))  # another card may settle open choices otherwise
-        events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
+        STOP.at("the start", kept=lambda: "nothing was changed")
         try:
+            rundir.claim(this.workdir, json.loads(asked.to_json()))  # another card may settle open choices otherwise
+            # Not before: a folder with nothing but events in it would be nobody's.
+            STOP.at("the start", workdir=this.workdir)
+            events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
             finished = _run_stages(this)
         except UserError as error:
             with contextlib.suppress(OSError):  # a disk without room for it must not hide the error itself
@@ -147,10 +149,12 @@ def _grade(this: Run) -> bool:
 def _train(this: Run) -> bool | None:
     config, latest = this.config, this.latest_step()
     if not config.checkpoint.allow_older and this.is_trained(latest):  # whoever reads it checks it
+        _write_training_facts(this, latest)
         return False
     latest = choose_step(this.workdir, config.checkpoint.allow_older)
     if this.is_trained(latest):
         return False
+    _forget_later(this, latest or 0)
     require_data(this)
     eval_stage.refuse_unjudgeable(this)
     checkpoints = Checkpoints(this.checkpoints, config.checkpoint.keep)
@@ -179,8 +183,16 @@ def _train(this: Run) -> bool | None:
             )
     finally:
         checkpoints.close()
-    _write_training_facts(this, model_def.spec)
+    _write_training_facts(this, this.latest_step())
     return None if STOP.is_asked() else True
+
+
+def _forget_later(this: Run, step: int) -> None:
+    """What was made of later steps than the one that training goes on from is made anew: their checkpoints are gone."""
+    if load_json(this.workdir / "export.json").get("step", 0) > step:
+        (this.workdir / "export.json").unlink()
+    if load_results(this.workdir).get("after", {}).get("settings", {}).get("step", 0) > step:
+        forget_results(this.workdir, "after")
 
 
 def _make_batches(this: Run) -> pipeline.TrainIterator:
@@ -219,7 +231,8 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
         source = load_source(this)
         model_def = make_model_def(config, source.spec)
         rundir.require_disk(this.workdir, num_bytes(abstract_state(model_def, config.train)), "one checkpoint")
-        store.copy_carried_files(this.workdir / "data" / "tokenizer", this.checkpoints / "tokenizer")
+        license_file = None if this.source is None else this.source / "LICENSE"
+        store.save_tokenizer(this.checkpoints, this.workdir / "data" / "tokenizer", license_file)
         meta = {
             "model_config": source.hf_config,
             "generation_config": source.generation_config,
@@ -228,8 +241,6 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
             "config": json.loads(config.to_json()),
             "world": world.describe(config, this.workdir / "data", this.source, model_def),
         }
-        if this.source is not None and (this.source / "LICENSE").is_file():
-            shutil.copyfile(this.source / "LICENSE", this.checkpoints / "tokenizer" / "LICENSE")
         print(
             f"train: {source.spec.num_parameters:,} parameters from {config.model.source}, on {device_name()}",
             flush=True,
@@ -273,6 +284,11 @@ def _export(this: Run) -> bool:
     if output.exists() and load_json(this.workdir / "export.json") == wanted:
         return False
     opened = store.open_checkpoint(this.checkpoints / str(step))
+    if opened.tokenizer_folder is None:
+        raise DamagedError(
+            f"{this.checkpoints / 'tokenizer'} is missing, and every export needs it; copy "
+            f"{this.workdir / 'data' / 'tokenizer'} there, which is the same"
+        )
     fresh = this.workdir / "hf.new"
     old = this.workdir / "hf.old"
     for leftover in (fresh, old):  # of a killed export
@@ -300,15 +316,20 @@ def _export(this: Run) -> bool:
     return True
 
 
-def _write_training_facts(this: Run, spec: ModelSpec) -> None:
+def _write_training_facts(this: Run, step: int | None) -> None:
+    """What the training has cost so far, unless run.json says so: a killed session may have left that to this one."""
     metrics = load_metrics(this.workdir)
+    tokens = sum(m["tokens"] for m in metrics)
+    if not metrics or load_json(this.workdir / "run.json").get("tokens") == tokens:
+        return
+    spec = parse_hf_config(store.load_meta(this.checkpoints / str(step))["model_config"])
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "tiny_reasoning_jax")
     write_facts(
         this,
         device=device_name(),
         num_parameters=spec.num_parameters,
         train_seconds=metrics[-1]["seconds"],
-        tokens=sum(m["tokens"] for m in metrics),
+        tokens=tokens,
         versions={name: importlib.metadata.version(name) for name in packages},
     )
 

@@ -25,9 +25,17 @@ from tiny_reasoning_jax.model.qwen3 import ModelDef
 # The modules that a step's numbers come from; loops, readers and checks around them may be rewritten.
 _CODE = (
     "data/batch.py", "data/curriculum.py", "data/packing.py", "data/pipeline.py", "data/plan.py", "model/qwen3.py",
-    "model/remat.py", "model/rope.py", "model/attention/cudnn.py", "model/attention/plain.py",
-    "model/attention/triton.py", "model/attention/triton_kernels.py", "model/attention/triton_tiles.py",
-    "train/losses.py", "train/master.py", "train/moments.py", "train/optimizer.py", "train/spikes.py", "train/step.py",
+    "model/remat.py", "model/rope.py", "model/rows.py", "model/attention/__init__.py", "model/attention/cudnn.py",
+    "model/attention/plain.py", "model/attention/triton.py", "model/attention/triton_kernels.py",
+    "model/attention/triton_tiles.py", "train/losses.py", "train/master.py", "train/moments.py", "train/optimizer.py",
+    "train/spikes.py", "train/step.py",
+)  # fmt: skip
+# And those that an adaptive curriculum's pass rates come from.
+_PROBE_CODE = (
+    "answers/__init__.py", "answers/compare.py", "answers/expression.py", "answers/find.py", "answers/latex.py",
+    "answers/quantities.py", "answers/slow.py", "answers/structure.py", "answers/values.py", "answers/words.py",
+    "answers/worker.py", "eval/evaluate.py", "eval/grade.py", "eval/judge.py", "model/cache.py", "sampling/batch.py",
+    "sampling/choose.py", "sampling/decode.py", "sampling/generate.py", "sampling/plan.py",
 )  # fmt: skip
 _PACKAGES = ("jax", "jaxlib", "numpy", "optax")
 _WEIGHTS = ("config.json", "*.safetensors", "*.safetensors.index.json")
@@ -48,17 +56,22 @@ def describe(config: FrozenConfigDict, data: Path, source: Path | None, model_de
     contents = {
         f"content of data/{part}": checksums.content(data, part) for part in ("train", "validation", "tokenizer")
     }
+    on_cpu, adaptive = jax.default_backend() == "cpu", config.data.curriculum == "adaptive"
     return {
         **contents,
         "content of model.source": None if source is None else _hash_weights(source),
         "train.accum_steps": config.train.accum_steps,
         "train.remat": config.train.remat,
         "attention": model_def.attention,
-        "device": f"{device_name()}, {platform.machine()}",
+        # XLA divides a CPU's work, and so the order of sums, by its cores.
+        "device": f"{device_name()}, {platform.machine()}" + f", {os.cpu_count()} cores" * on_cpu,
         "platform": jax.devices()[0].client.platform_version,  # of a GPU: the versions of CUDA and its driver
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
         **{name: importlib.metadata.version(name) for name in _PACKAGES},
-        "code": hash_code(Path(__file__).parent),
+        "jax_default_matmul_precision": jax.config.jax_default_matmul_precision,
+        "jax_enable_x64": jax.config.jax_enable_x64,
+        "code": hash_code(Path(__file__).parent, _CODE),
+        "code of the probe": hash_code(Path(__file__).parent, _PROBE_CODE) if adaptive else "",
     }
 
 
@@ -68,14 +81,14 @@ def is_fixed(name: str) -> bool:
 
 
 @functools.cache
-def hash_code(package: Path) -> str:
-    """A checksum of the statements that numbers come from: comments, docstrings and layout do not count.
+def hash_code(package: Path, names: tuple[str, ...]) -> str:
+    """A checksum of the statements in these modules of a package: comments, docstrings and layout do not count.
 
     Renaming a variable does count, although it gives the same numbers: what a program computes cannot be told from its
     text, and a false alarm costs one flag.
     """
     digest = hashlib.sha256()
-    for name in _CODE:
+    for name in names:
         digest.update(f"{name}\n{_statements((package / name).read_text())}\n".encode())
     return digest.hexdigest()[:16]
 

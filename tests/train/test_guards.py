@@ -1,11 +1,13 @@
 """pytest tests/train/test_guards.py: NaN in weights, batches and gradients is named, kept out and replayed; spikes."""
 
+import errno
 import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import test_loop_mixture as small
 
@@ -52,9 +54,9 @@ def refused(monkeypatch, workdir, draws):
     """The message, and the whole state at the start of every step."""
     states, run_step = [], loop.run_step
 
-    def watching(train_step, state, arrays):
+    def watching(train_step, state, arrays, *rest):
         states.append(jax.device_get((state.params, state.master, inner_state(state.opt_state), state.step)))
-        return run_step(train_step, state, arrays)
+        return run_step(train_step, state, arrays, *rest)
 
     monkeypatch.setattr(loop, "run_step", watching)
     with pytest.raises(NumericsError) as error:
@@ -104,12 +106,12 @@ def test_a_bad_micro_batch_is_named_and_replayed_from_its_dump(tmp_path, monkeyp
 def test_a_weight_that_breaks_during_the_run_is_found_by_the_replay(tmp_path, monkeypatch, capsys):
     workdir, run_step, calls = tmp_path / "run", loop.run_step, []
 
-    def breaking(train_step, state, arrays):
+    def breaking(train_step, state, arrays, *rest):
         calls.append(1)
         if len(calls) == 3:
             broken = lambda tree: {**tree, "layers.0.mlp.up": tree["layers.0.mlp.up"].at[0, 0].set(jnp.nan)}
             state = state._replace(params=broken(state.params), master=broken(state.master))
-        return run_step(train_step, state, arrays)
+        return run_step(train_step, state, arrays, *rest)
 
     monkeypatch.setattr(loop, "run_step", breaking)
     with pytest.raises(NumericsError, match="step 3: loss=nan.*micro-batch 0, 1 of 2"):
@@ -121,8 +123,9 @@ def test_a_weight_that_breaks_during_the_run_is_found_by_the_replay(tmp_path, mo
 def test_a_step_that_only_the_device_got_wrong_is_told(tmp_path, monkeypatch):
     run_step = loop.run_step
 
-    def flawed(train_step, state, arrays):
-        return run_step(train_step, state, arrays._replace(loss_denom=arrays.loss_denom * np.float32(np.nan)))
+    def flawed(train_step, state, arrays, *rest):
+        arrays = arrays._replace(loss_denom=arrays.loss_denom * np.float32(np.nan))
+        return run_step(train_step, state, arrays, *rest)
 
     monkeypatch.setattr(loop, "run_step", flawed)
     with pytest.raises(NumericsError, match="Computed once more every micro-batch is finite"):
@@ -197,9 +200,9 @@ def early(monkeypatch):
 def test_a_spike_makes_no_update_is_counted_and_resumes_alike(tmp_path, monkeypatch, early):
     states, run_step = {}, loop.run_step
 
-    def watching(train_step, state, arrays):
+    def watching(train_step, state, arrays, *rest):
         states[int(state.step)] = jax.device_get((state.params, state.master, inner_state(state.opt_state)))
-        return run_step(train_step, state, arrays)
+        return run_step(train_step, state, arrays, *rest)
 
     monkeypatch.setattr(loop, "run_step", watching)
     whole, _ = train(monkeypatch, tmp_path / "whole", SPIKY, Draws(early, 1))
@@ -235,3 +238,54 @@ def test_too_many_spikes_in_a_row_end_the_run(tmp_path, monkeypatch, early):
     state, _ = saved.restore(4, abstract(like))
     saved.close()
     assert all(np.isfinite(leaf).all() for leaf in map(np.asarray, state.params.values()))
+
+
+@pytest.mark.parametrize("part", ["master", "mu", "nu"])
+def test_what_a_finite_loss_does_not_show_is_not_saved(tmp_path, monkeypatch, part):
+    """A NaN in what the forward pass does not read, in the step before a save."""
+    run_step, calls = loop.run_step, []
+
+    def breaking(train_step, state, arrays, *rest):
+        calls.append(1)
+        if len(calls) == 8:
+            broken = lambda tree: {**tree, "embed": tree["embed"].at[0, 0].set(jnp.nan)}
+            if part == "master":
+                state = state._replace(master=broken(state.master))
+            else:
+                is_adam = lambda x: isinstance(x, optax.ScaleByAdamState)
+                change = lambda x: x._replace(**{part: broken(getattr(x, part))}) if is_adam(x) else x
+                state = state._replace(opt_state=jax.tree.map(change, state.opt_state, is_leaf=is_adam))
+        return run_step(train_step, state, arrays, *rest)
+
+    monkeypatch.setattr(loop, "run_step", breaking)
+    monkeypatch.setattr(small, "VALIDATE", lambda *_: 1.0)
+    with pytest.raises(NumericsError, match=r"embed \(1 of 1,024\).*from step 8, whose loss was finite"):
+        train(monkeypatch, tmp_path / "run", TWO, Draws())
+    assert store.committed_steps(tmp_path / "run" / "checkpoints") == [4]
+    monkeypatch.setattr(loop, "run_step", run_step)
+    state, _ = train(monkeypatch, tmp_path / "run", TWO, Draws())
+    assert int(state.step) == 8 and len(load_metrics(tmp_path / "run")) == 8
+
+
+def test_a_validation_that_is_given_up_hides_no_loss_that_is_not_finite(tmp_path, monkeypatch):
+    validate = loop.make_validate(small.MODEL, 32, [small.validation_batch()] * 2)
+    params = {name: value * jnp.nan for name, value in small.MODEL.create_params(0).items()}
+    with pytest.raises(NumericsError, match="the validation loss is nan"):
+        validate(params, lambda: True)
+    # One that is only found afterwards: the step that was saved is named, and how to do without it.
+    stop = small.Stop()
+    stop.is_asked = lambda: draws.step == 4
+    draws = Draws()
+    train(monkeypatch, tmp_path / "run", TWO, draws, stop=stop)
+    monkeypatch.setattr(small, "VALIDATE", lambda *_: validate(params, lambda: False))
+    with pytest.raises(NumericsError, match="That is step 4, saved before this was known: mv .*/checkpoints/4 "):
+        train(monkeypatch, tmp_path / "run", TWO, Draws())
+
+
+def test_a_full_disk_hides_no_step_that_is_not_finite(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dump.np, "savez", full)
+    told, _ = refused(monkeypatch, tmp_path / "run", Draws({6: [32.0, np.nan]}))
+    assert "step 6: loss=nan" in told and "s6m1a" in told and "No space left" in told

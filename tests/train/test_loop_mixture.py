@@ -84,7 +84,7 @@ def validation_batch():
     return Batch(*(array[0] for array in next(Draws()).arrays))
 
 
-VALIDATE = loop.make_validate(MODEL, CONFIG.train.loss_chunk, [validation_batch()])
+VALIDATE = loop.make_validate(MODEL, CONFIG.train.loss_chunk, [validation_batch()] * 2)
 
 
 @mock.patch.object(loop, "make_train_step", lambda *_: STEP)
@@ -169,9 +169,9 @@ def test_a_run_stopped_at_a_step_that_validates_and_saves_goes_on_as_if_it_had_n
 def test_a_validation_that_a_stop_cuts_short_is_owed(uninterrupted, tmp_path, during, step):
     whole, state, whole_draws = uninterrupted
     draws, stop = Draws(), Stop()
-    # The second question of a step comes within the probe, the first after the one validation batch.
-    asked = []
-    stop.is_asked = lambda: draws.step == step and (asked.append(1) or len(asked) > (during == "probe"))
+    # The first two questions of a step come after the two validation batches, the third within the probe.
+    asked, first = [], {"validation": 1, "probe": 3}[during]
+    stop.is_asked = lambda: draws.step == step and (asked.append(1) or len(asked) >= first)
 
     train(tmp_path / "run", stop=stop, probe=lambda *args: None if args[1]() else probe(args[0]), draws=draws)
     assert len(load_metrics(tmp_path / "run")) == step - 1 and len(draws.observed) == step // 4 - 1

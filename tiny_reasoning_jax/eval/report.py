@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tiny_reasoning_jax import events
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.eval import report_plots
 from tiny_reasoning_jax.eval.report_accuracy import accuracy, headline
 from tiny_reasoning_jax.eval.report_page import depth, figure, make_page, percent, render, wide
@@ -70,16 +70,17 @@ def _load_json(path: Path):
 
 
 def _read_json_lines(path: Path) -> Iterator[dict]:
-    """The lines of a file, one by one; none if there is no file."""
+    """The lines of a file, one by one, but for a last one that a kill or a full disk cut off; none without a file."""
     if not path.exists():
         return
     number = 0
     try:
         with path.open(encoding="utf-8") as file:  # str.splitlines would also split inside a completion
             for number, line in enumerate(file, start=1):  # noqa: B007
-                yield json.loads(line)
+                if line.endswith("\n"):
+                    yield json.loads(line)
     except ValueError as error:
-        raise UserError(f"{path}, line {number} is not JSON ({error}); delete that line") from error
+        raise DamagedError(f"{path}, line {number} is not JSON ({error}); delete that line") from error
 
 
 def _load_results(path: Path) -> dict | None:

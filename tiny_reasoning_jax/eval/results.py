@@ -44,6 +44,12 @@ def write_results(workdir: Path, label: Label, facts: dict[str, Any], samples_by
     write_json(folder / "results.json", results)
 
 
+def forget_results(workdir: Path, label: Label) -> None:
+    """Takes one model's results out of results.json; its samples stay until there are others."""
+    results = load_results(workdir)
+    write_json(workdir / "eval" / "results.json", {k: v for k, v in results.items() if k not in (label, "comparison")})
+
+
 def load_results(workdir: Path) -> dict[str, Any]:
     """The content of eval/results.json; {} if there is none yet."""
     path = workdir / "eval" / "results.json"

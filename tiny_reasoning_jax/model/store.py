@@ -1,6 +1,6 @@
 """Parameters on disk: the checkpoint layout that training and the converter share.
 
-    DIR/tokenizer/    the Hugging Face tokenizer's files, byte for byte
+    DIR/tokenizer/    the Hugging Face tokenizer's files, byte for byte, and their checksums.json
     DIR/<step>/       one Orbax checkpoint: item `params` (the flat dict, bfloat16) and item `meta` (JSON:
                       step, model_config, generation_config, base_model); training adds `state` and `data`
                       beside them, and checksums.json, of all four
@@ -73,6 +73,14 @@ def copy_carried_files(source: Path, folder: Path) -> None:
             shutil.copyfile(source / name, folder / name)
 
 
+def save_tokenizer(root: Path, source: Path, license_file: Path | None = None) -> None:
+    """Writes DIR/tokenizer, the CARRIED_FILES of `source` and another's license, and checksums of them."""
+    copy_carried_files(source, root / "tokenizer")
+    if license_file is not None and license_file.is_file():
+        shutil.copyfile(license_file, root / "tokenizer" / "LICENSE")
+    checksums.create(root / "tokenizer")
+
+
 def save_params(
     root: Path, step: int, params: dict[str, jax.Array], meta: dict[str, Any], tokenizer_folder: Path
 ) -> None:
@@ -85,7 +93,7 @@ def save_params(
       meta: stored beside them, see the module docstring.
       tokenizer_folder: where the tokenizer's files lie.
     """
-    copy_carried_files(tokenizer_folder, root / "tokenizer")
+    save_tokenizer(root, tokenizer_folder)
     largest = max(array.nbytes for array in params.values())
     in_flight = max(_MIN_BYTES_IN_FLIGHT, largest + 1)
     # Uncompressed: zstd takes four times as long, holds a second copy, and saves little on bfloat16 weights.
@@ -131,6 +139,12 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
         shapes = {name: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for name, leaf in tree.items()}
         _check_size(step_folder / "params", shapes)
     tokenizer_folder = step_folder.parent / "tokenizer"
+    has_checksums = (tokenizer_folder / checksums.FILE).exists()  # older ones have none
+    if has_checksums and (damage := checksums.find_damage(tokenizer_folder)):
+        raise DamagedError(
+            f"{tokenizer_folder} is damaged: {checksums.tell(damage)}; put back the files of the model that training "
+            "began with (those of a run are also in its data/tokenizer)"
+        )
     return OpenCheckpoint(step_folder, meta, shapes, tokenizer_folder if tokenizer_folder.is_dir() else None)
 
 

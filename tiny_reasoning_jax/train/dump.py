@@ -57,12 +57,10 @@ def write_dump(
       facts: step, loss and grad_norm.
 
     Returns:
-      The folder; and why the state is not in it, empty if it is.
+      The folder; and why the state, or on a full disk anything, is not in it, empty if all is.
     """
     folder = workdir / "non-finite" / f"step-{facts['step']}"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    np.savez(folder / "batch.npz", **batch.arrays._asdict())
     described = {
         **{name: value if np.isfinite(value) else str(value) for name, value in facts.items()},
         "model": dataclasses.asdict(model_def),
@@ -70,8 +68,10 @@ def write_dump(
         "examples": batch.ids,
         "device": jax.local_devices()[0].device_kind,
     }
-    write_json(folder / "facts.json", described)
     try:
+        folder.mkdir(parents=True)
+        np.savez(folder / "batch.npz", **batch.arrays._asdict())
+        write_json(folder / "facts.json", described)
         # Room for the next checkpoint, too: a dump must not be what stops the run that goes on.
         require_disk(workdir, 2 * num_bytes(state), "the state that the step began with, beside one more checkpoint,")
         states = Checkpoints(folder / "state", 1)

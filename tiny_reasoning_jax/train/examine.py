@@ -21,11 +21,11 @@ def _count_non_finite(leaves):
 
 
 def require_finite(state: TrainState, origin: str) -> None:
-    """Refuses to train from numbers that are not finite; one pass over the state.
+    """Refuses to train from, or to save, numbers that are not finite; one pass over the state.
 
     Args:
       state: as it was made or restored.
-      origin: where its parameters come from, for the message.
+      origin: where its numbers come from, and what to do, for the message.
 
     Raises:
       NumericsError: names the arrays and says how many of their numbers are NaN or infinite.
@@ -46,7 +46,7 @@ def require_finite(state: TrainState, origin: str) -> None:
         more = f" and {len(found) - 5} arrays more" if len(found) > 5 else ""
         raise NumericsError(
             f"numbers that are not finite, before step {int(state.step) + 1}: {', '.join(found[:5])}{more}. They come "
-            f"from {origin}; no training mends them. Get it anew, or go back to an earlier one"
+            f"from {origin}"
         )
 
 

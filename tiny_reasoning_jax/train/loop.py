@@ -32,7 +32,6 @@ from tiny_reasoning_jax.train.step import (
     TrainState,
     TrainStep,
     make_train_step,
-    micro_batches,
     micro_loss,
     run_step,
 )
@@ -41,6 +40,9 @@ from tiny_reasoning_jax.train.watchdog import Watchdog
 # A step that takes longer than this is stopped between its micro-steps. Waiting for each of them costs the device a
 # moment, which long ones do not mind.
 LONG_STEP_SECONDS = 10.0
+
+
+_TWICE = "if it happens again at the same step, the run diverges (lower train.learning_rate), else the device errs"
 
 
 class _Pending(NamedTuple):
@@ -71,7 +73,7 @@ def make_validate(
         for batch in batches:
             sums.append(jax.block_until_ready(loss_sum(params, batch)))
             if give_up():
-                return None
+                break
         loss = float(sum(sums))
         if not math.isfinite(loss):
             bad = [i for i, value in enumerate(sums) if not math.isfinite(value)]
@@ -80,7 +82,7 @@ def make_validate(
                 f"{', '.join(map(str, bad)) or 'none alone'}, counted from 0. Nothing was saved from here on. Lower "
                 f"train.learning_rate and run again to go on from the last checkpoint"
             )
-        return loss / num_trained
+        return loss / num_trained if len(sums) == len(batches) else None
 
     return validate
 
@@ -247,15 +249,27 @@ class _Session:
         batch = next(batches)
         data_wait = time.monotonic() - asked
         self.at("training", step)
-        if is_long:
-            state, metrics = _run_long_step(train_step, state, batch.arrays, self.stop.is_asked)
-        else:
-            state, metrics = run_step(train_step, state, batch.arrays)
+        began = time.monotonic()
+        state, metrics = run_step(train_step, state, batch.arrays, self.stop.is_asked if is_long else None)
         self.recorder.flush(state)  # the step before this one: the device already has its next work
         if metrics is None:
-            return state._replace(loss=jnp.float32(0)), place
+            return state, place
+        if step == self.start + 1:  # how long a step takes is not known yet; a stop still ends this one as it stands
+            jax.block_until_ready(metrics)
+            self.recorder.step_seconds = time.monotonic() - began
         self.recorder.pending, self.done = _Pending(step, metrics, batch, data_wait), step
         return state, None
+
+    def make_up(self, line: dict[str, Any], measure: Callable[[], dict[str, float] | None]) -> None:
+        """Does the validation of the checkpoint that training goes on from, which a stop had cut short."""
+        self.at("validation", self.start)
+        self.recorder.writer.seconds_before = line["seconds"]
+        try:
+            self.recorder.write_measured(line, measure)
+        except NumericsError as error:
+            folder = self.checkpoints.folder / str(self.start)
+            aside = f"mv {folder} {self.workdir / f'not-finite-checkpoint-{self.start}'}"
+            raise NumericsError(f"{error}. That is step {self.start}, saved before this was known: {aside}") from error
 
     def save(self, state: TrainState, data_state: dict[str, Any]) -> None:
         """Saves the last whole step, unless it is saved; with its metrics, if they lack its validation."""
@@ -263,26 +277,21 @@ class _Session:
             return
         self.recorder.flush(state)
         self.at("saving a checkpoint", self.done)
+        # A finite loss does not vouch for what the update made of the state; nor for moments that are used later.
+        whence = f"step {self.done}, whose loss was finite; nothing was saved of it"
+        examine.require_finite(state, f"{whence}. Run again to go on from the last checkpoint: {_TWICE}")
         owed = {"unmeasured": self.recorder.unmeasured} if self.recorder.unmeasured else {}
         self.checkpoints.save(self.done, state, data_state, {**self.meta, "step": self.done, **owed})
         events.record(self.workdir, "save", step=self.done)
         self.saved = self.done
 
 
-def _run_long_step(
-    train_step: TrainStep, state: TrainState, arrays: Batch, is_asked: Callable[[], bool]
-) -> tuple[TrainState, Metrics | None]:
-    """As run_step, but waits for each micro-step, and where it is asked to stop gives no metrics.
-
-    The state is then that of the step before in all that a checkpoint holds, but for the loss so far.
-    """
-    *first, last = micro_batches(arrays)
-    for micro_batch in first:
-        state = train_step.accumulate(state, micro_batch)
-        jax.block_until_ready(state.loss)
-        if is_asked():
-            return state, None
-    return train_step.apply(state, last)
+def _explain_origin(folder: Path, start: int) -> str:
+    """Where a state that is not finite came from, and what to do."""
+    if not start:
+        return "the model that training began with; no training mends them. Get it anew"
+    aside = f"mv {folder / str(start)} {folder.parent / f'not-finite-checkpoint-{start}'}"
+    return f"the checkpoint of step {start}; no training mends them. To go on from the one before it: {aside}"
 
 
 def train(
@@ -325,7 +334,7 @@ def train(
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
     save_every, ahead = cadence(config.checkpoint.every_steps)
-    examine.require_finite(state, f"the checkpoint of step {start}" if start else "the model that training began with")
+    examine.require_finite(state, _explain_origin(checkpoints.folder, start))
     with (
         MetricsWriter(workdir, start - (unmeasured is not None)) as writer,
         Progress("train", end, "step", start) as progress,
@@ -335,9 +344,7 @@ def train(
         session = _Session(recorder, watchdog, stop, checkpoints, workdir, meta, start)
         measure = lambda: functools.partial(_measure, session.done, state.params, validate, probe, batches, stop)
         if unmeasured is not None:
-            session.at("validation", start)
-            writer.seconds_before = unmeasured["seconds"]
-            recorder.write_measured(unmeasured, measure())
+            session.make_up(unmeasured, measure())
         stopped = recorder.unmeasured is not None
         while session.done < end and not stopped:
             state, place = session.take_step(train_step, state, batches)

@@ -12,6 +12,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from tiny_reasoning_jax.data.problems import DIFFICULTIES
+from tiny_reasoning_jax.errors import DamagedError
 
 
 def by_difficulty(name: str, values: Iterable[float]) -> dict[str, float]:
@@ -95,9 +96,21 @@ class MetricsWriter:
 
 
 def load_metrics(workdir: Path) -> list[dict[str, int | float]]:
-    """All whole lines of metrics.jsonl; a line cut off by a killed process is left out."""
+    """All whole lines of metrics.jsonl; a line cut off by a killed process is left out.
+
+    Raises:
+      DamagedError: another line is not JSON.
+    """
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was never finished
+    lines, number = path.read_bytes().split(b"\n"), 0
+    try:
+        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was never finished
+            lines[number - 1] = json.loads(line)
+    except ValueError as error:
+        raise DamagedError(
+            f"{path}, line {number} is damaged ({str(error)[:100]}); put back a copy of the file, or delete that line: "
+            "the run goes on without its numbers"
+        ) from error
+    return lines[:-1]

@@ -7,6 +7,7 @@ stored (train.master, accum_steps) changes no number.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -165,9 +166,23 @@ def micro_batches(arrays: Batch) -> list[Batch]:
     return [Batch(*(x[i] for x in arrays)) for i in range(arrays.tokens.shape[0])]
 
 
-def run_step(train_step: TrainStep, state: TrainState, arrays: Batch) -> tuple[TrainState, Metrics]:
-    """One optimizer step over Batch arrays [accum_steps, B, T]; returns before the device has finished."""
+def run_step(
+    train_step: TrainStep, state: TrainState, arrays: Batch, is_asked: Callable[[], bool] | None = None
+) -> tuple[TrainState, Metrics | None]:
+    """One optimizer step over Batch arrays [accum_steps, B, T]; returns before the device has finished.
+
+    Args:
+      train_step: the compiled step.
+      state: where it begins; its buffers are taken over.
+      arrays: of the whole step.
+      is_asked: if given, each micro-step but the last is waited for, and where this then says so the step ends there
+        and there are no metrics: the state is that of the step before in all that a checkpoint holds.
+    """
     *first, last = micro_batches(arrays)
     for micro_batch in first:
         state = train_step.accumulate(state, micro_batch)
+        if is_asked is not None:
+            jax.block_until_ready(state.loss)
+            if is_asked():
+                return state._replace(loss=jnp.float32(0)), None
     return train_step.apply(state, last)
