@@ -137,7 +137,7 @@ def test_a_probe_is_not_waited_for(tmp_path, monkeypatch, capsys, step, settled)
 
 
 def test_a_stop_in_the_validation_of_the_first_step_is_no_traceback(tmp_path, monkeypatch):
-    config = make_config(tmp_path / "run", stages="data,train", train__validate_every_steps=1, train__num_steps=2)
+    config = make_config(tmp_path / "run", stages="data,train", train__validate_every_steps=1, train__num_steps=3)
     make_validate = loop.make_validate
 
     def stopping(*args):
@@ -148,7 +148,7 @@ def test_a_stop_in_the_validation_of_the_first_step_is_no_traceback(tmp_path, mo
         patch.setattr(loop, "make_validate", stopping)
         assert not stages.run(config)
     assert not load_metrics(tmp_path / "run") and events.load_events(tmp_path / "run")[-1]["event"] == "end"
-    assert stages.run(config) and [line["step"] for line in load_metrics(tmp_path / "run")] == [1, 2]
+    assert stages.run(config) and [line["step"] for line in load_metrics(tmp_path / "run")] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("step", [2, 4])
@@ -160,15 +160,15 @@ def test_a_long_step_is_not_waited_for(tmp_path, monkeypatch, capsys, step):
     make_train_step, done = loop.make_train_step, []
 
     def counting(*args):
-        step = make_train_step(*args)
+        compiled = make_train_step(*args)
 
         def accumulate(*args):
             done.append(1)
             if len(done) == 3 * (step - 1) + 2:  # the second of this step
                 os.kill(os.getpid(), signal.SIGTERM)
-            return step.accumulate(*args)
+            return compiled.accumulate(*args)
 
-        return step._replace(accumulate=accumulate)
+        return compiled._replace(accumulate=accumulate)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "make_train_step", counting)
