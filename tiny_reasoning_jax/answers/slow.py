@@ -1,7 +1,8 @@
 """Asks math-verify about answers that our own grammar cannot read: sums, integrals, limits, sets of numbers.
 
 It works in a process of its own, started when it is first needed, because it hangs on some inputs (towers of powers)
-and does not work in threads. Whoever waits longer than `LIMIT_SECONDS` kills it; the next question starts another one.
+and does not work in threads. A question may take `LIMIT_SECONDS` of processor time, on a busy machine as on an idle
+one, so that a verdict does not depend on what else is running; then it ends, and the next question starts another one.
 A crash or a timeout means "not equal" and is counted, never raised.
 
 A plain command and not multiprocessing: a forked copy of a process with JAX's threads may hang. The process ends with
@@ -13,6 +14,7 @@ import logging
 import os
 import re
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -26,7 +28,8 @@ from tiny_reasoning_jax.answers.latex import clean
 
 log = logging.getLogger(__name__)
 
-LIMIT_SECONDS = 2.0  # for one question; most take 0.02 to 0.5
+LIMIT_SECONDS = 2.0  # of processor time for one question; most take 0.02 to 0.5
+WAIT_SECONDS = 60.0  # at most, for a process that does not even get that much
 START_SECONDS = 60.0  # sympy is large, and the machine may be busy
 MAX_CHARS = 300
 counts: Counter[str] = Counter()  # "asked", "equal", and of those that were not: "timeout", "crash"
@@ -88,13 +91,12 @@ class _Worker:
             return "crash"
         try:
             self._process.stdin.write(json.dumps([found, answer]).encode() + b"\n")
-            reply = self._read_line(LIMIT_SECONDS)
+            reply = self._read_line(WAIT_SECONDS)
         except OSError:
             reply = ""
         if reply in ("equal", "different"):
             return reply
-        self.stop()
-        return "timeout" if reply is None else "crash"
+        return "timeout" if self.stop() == -signal.SIGPROF or reply is None else "crash"
 
     def _start(self) -> bool:
         command = [sys.executable, "-m", f"{__package__}.worker", str(LIMIT_SECONDS)]
@@ -127,14 +129,15 @@ class _Worker:
                 line += part
         return line.decode().strip()
 
-    def stop(self) -> None:
-        """Kills the process; the next question starts another one."""
+    def stop(self) -> int | None:
+        """Kills the process, if it still lives, and returns its exit code; the next question starts another one."""
         process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-            process.stdin.close()
-            process.stdout.close()
+        if process is None:
+            return None
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        return process.wait()
 
 
 _worker = _Worker()

@@ -2,10 +2,10 @@
 
     python -m tiny_reasoning_jax.answers.worker SECONDS
 
-reads [found, answer] as JSON and writes "equal" or "different". The texts come from a model and must not run as code.
-Only math-verify's reader of LaTeX is used, not the one of plain expressions. But even that one hands the digits of
-every number to sympy as a string, and sympy reads strings with Python's eval, in `sympy_parser.eval_expr`. That is
-replaced by one that knows numbers and nothing else.
+reads [found, answer] as JSON and writes "equal" or "different", or ends by SIGPROF after SECONDS of processor time. The
+texts come from a model and must not run as code. Only math-verify's reader of LaTeX is used, not the one of plain
+expressions. But even that one hands the digits of every number to sympy as a string, and sympy reads strings with
+Python's eval, in `sympy_parser.eval_expr`. That is replaced by one that knows numbers and nothing else.
 """
 
 import json
@@ -19,7 +19,6 @@ import sympy.parsing.sympy_parser as sympy_parser
 from math_verify import LatexExtractionConfig, parse, verify
 
 _MAX_MEMORY = 2 << 30  # bytes of address space
-_ALARM_AFTER = 1.0  # seconds after which it ends itself, if whoever should have killed it is gone
 # It rounds: to so many places where one side is a decimal number, and to so many digits elsewhere.
 _PLACES, _DIGITS = 12, 30
 _NUMBER = re.compile(r"\s*(Integer|Float) \('?(\d*\.?\d*)'? \)\s*", re.ASCII)
@@ -53,12 +52,12 @@ def _main(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
     print("ready", flush=True)
     for line in sys.stdin:
-        signal.setitimer(signal.ITIMER_REAL, seconds + _ALARM_AFTER)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         try:
             same = _same(*json.loads(line))
         except (Exception, RecursionError, MemoryError):  # of a library that was given anything at all
             same = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         print("equal" if same else "different", flush=True)
 
 
