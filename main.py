@@ -77,7 +77,7 @@ if __name__ == "__main__":
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
+        if not xla.is_full_device(error):
             raise
         print(f"error: {xla.explain_out_of_memory(error)}", file=sys.stderr)
         sys.exit(ShortageError.exit_code)

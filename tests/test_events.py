@@ -1,11 +1,13 @@
 """pytest tests/test_events.py: what happened to a run, in order, and with which exit code it ended."""
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import pytest
 
 from small_run import SMALL, make_config
@@ -41,6 +43,24 @@ def test_a_refusal_is_kept_with_its_exit_code(tmp_path):
         stages.run(make_config(tmp_path / "w", stages="train"))
     refusal = events.load_events(tmp_path / "w")[-1]
     assert refusal["event"] == "refusal" and refusal["exit_code"] == 2 and refusal["message"] == str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error", [jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), OSError(errno.ENOSPC, "No space left")]
+)
+def test_a_full_device_and_a_full_disk_are_refusals_and_a_defect_is_none(tmp_path, monkeypatch, error):
+    def end(this):
+        raise error
+
+    monkeypatch.setitem(stages.STAGES, "data", end)
+    with pytest.raises(type(error)):
+        stages.run(make_config(tmp_path / "w", stages="data"))
+    refusal = events.load_events(tmp_path / "w")[-1]
+    assert refusal["event"] == "refusal" and refusal["exit_code"] == 3 and refusal["message"] == str(error)
+    error = type(error)("INTERNAL: no such thing")
+    with pytest.raises(type(error)):
+        stages.run(make_config(tmp_path / "w", stages="data"))
+    assert events.load_events(tmp_path / "w")[-1]["event"] == "start"
 
 
 def test_half_a_line_of_a_killed_process_harms_no_other(tmp_path):

@@ -26,7 +26,7 @@ from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.prepared import PreparedSplit
 from tiny_reasoning_jax.data.tokenizer import load_tokenizer
 from tiny_reasoning_jax.device import device_name
-from tiny_reasoning_jax.errors import DamagedError, UserError
+from tiny_reasoning_jax.errors import DamagedError, ShortageError, UserError, is_full_disk
 from tiny_reasoning_jax.eval import grade
 from tiny_reasoning_jax.eval.report import is_current, write_report
 from tiny_reasoning_jax.eval.results import forget_results, load_results
@@ -48,6 +48,7 @@ from tiny_reasoning_jax.train.checkpoint import Checkpoints, abstract, choose_st
 from tiny_reasoning_jax.train.metrics import load_metrics
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import abstract_state, create_state
+from tiny_reasoning_jax.xla import is_full_device
 
 
 def run(config: FrozenConfigDict) -> bool:
@@ -78,9 +79,11 @@ def run(config: FrozenConfigDict) -> bool:
             STOP.at("the start", workdir=this.workdir)
             events.record(this.workdir, "start", stages=config.stages, pid=os.getpid(), host=platform.node())
             finished = _run_stages(this)
-        except UserError as error:
-            with contextlib.suppress(OSError):  # a disk without room for it must not hide the error itself
-                events.record(this.workdir, "refusal", exit_code=error.exit_code, message=str(error))
+        except (UserError, OSError, jax.errors.JaxRuntimeError) as error:
+            if isinstance(error, UserError) or is_full_disk(error) or is_full_device(error):  # others are our defects
+                code = getattr(error, "exit_code", ShortageError.exit_code)
+                with contextlib.suppress(OSError):  # a disk without room for it must not hide the error itself
+                    events.record(this.workdir, "refusal", exit_code=code, message=str(error))
             raise
         events.record(this.workdir, "end", finished=finished)
         return finished

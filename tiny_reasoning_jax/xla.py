@@ -101,6 +101,13 @@ def driver_version() -> str | None:
     return path.read_text().strip() if path.exists() else None
 
 
+def is_full_device(error: Exception) -> bool:
+    """Whether it is XLA's, about an allocation that failed."""
+    import jax
+
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
 def explain_out_of_memory(error: Exception) -> str:
     """What to do about an allocation that failed on the device: nothing saved is lost by it."""
     return (
