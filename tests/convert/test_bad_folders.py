@@ -149,6 +149,8 @@ def test_tokenizer_without_end_of_turn_is_refused(folders, capsys, checkpoint):
         path = checkpoint / "tokenizer" / name
         path.write_text(path.read_text().replace("<|im_end|>", "<|other|>"))
     args = ("--checkpoint", checkpoint, "--output", folders.root / "out")
+    assert "or delete checksums.json there if it was on purpose" in refused(capsys, to_hf, *args)
+    (checkpoint / "tokenizer" / "checksums.json").unlink()
     assert "lacks <|im_end|>" in refused(capsys, to_hf, *args)
 
 

@@ -143,7 +143,7 @@ def open_checkpoint(path: str | Path) -> OpenCheckpoint:
     if has_checksums and (damage := checksums.find_damage(tokenizer_folder)):
         raise DamagedError(
             f"{tokenizer_folder} is damaged: {checksums.tell(damage)}; put back the files of the model that training "
-            "began with (those of a run are also in its data/tokenizer)"
+            f"began with (a run has them in data/tokenizer, too), or delete {checksums.FILE} there if it was on purpose"
         )
     return OpenCheckpoint(step_folder, meta, shapes, tokenizer_folder if tokenizer_folder.is_dir() else None)
 
