@@ -11,7 +11,7 @@ from fake_run import CATEGORIES, make_metrics, make_workdir, read_lines, write_e
 from parsed_page import read
 
 from tiny_reasoning_jax import events
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.errors import DamagedError, UserError
 from tiny_reasoning_jax.eval.report import write_report
 from tiny_reasoning_jax.eval.statistics import margin
 
@@ -338,7 +338,11 @@ def test_a_broken_file_is_named_with_a_remedy(finished, tmp_path, name):
     workdir = shutil.copytree(finished[0], tmp_path / "run")
     with (workdir / name).open("a", encoding="utf-8") as file:
         file.write('{"torn": ')
-    with pytest.raises(UserError, match=f"{name}.* is not JSON .*; delete"):
+    if name == "metrics.jsonl":  # written line by line, where the others are replaced whole
+        assert write_report(workdir).exists()
+        with (workdir / name).open("a", encoding="utf-8") as file:
+            file.write("\n")
+    with pytest.raises(DamagedError if name.endswith("l") else UserError, match=f"{name}.* is not JSON .*; delete"):
         write_report(workdir)
 
 

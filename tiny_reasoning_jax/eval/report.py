@@ -39,7 +39,7 @@ def write_report(workdir: Path) -> Path:
     workdir = Path(workdir)
     results = _load_results(workdir / "eval" / "results.json")
     samples = _load_samples(workdir / "eval" / "samples.jsonl")
-    metrics = list(_read_json_lines(workdir / "metrics.jsonl"))
+    metrics = list(_read_json_lines(workdir / "metrics.jsonl", may_be_torn=True))
     config = _load_json(workdir / "config.json")
     happened = events.load_events(workdir)
     body = [
@@ -69,15 +69,23 @@ def _load_json(path: Path):
         raise UserError(f"{path} is not JSON ({error}); delete it and run its stage again") from error
 
 
-def _read_json_lines(path: Path) -> Iterator[dict]:
-    """The lines of a file, one by one, but for a last one that a kill or a full disk cut off; none without a file."""
+def _read_json_lines(path: Path, may_be_torn: bool = False) -> Iterator[dict]:
+    """The lines of a file, one by one; none without a file.
+
+    Args:
+      path: the file.
+      may_be_torn: True: a last line without an end is what a kill or a full disk left, and none.
+
+    Raises:
+      DamagedError: a line is not JSON.
+    """
     if not path.exists():
         return
     number = 0
     try:
         with path.open(encoding="utf-8") as file:  # str.splitlines would also split inside a completion
             for number, line in enumerate(file, start=1):  # noqa: B007
-                if line.endswith("\n"):
+                if line.endswith("\n") or not may_be_torn:
                     yield json.loads(line)
     except ValueError as error:
         raise DamagedError(f"{path}, line {number} is not JSON ({error}); delete that line") from error
