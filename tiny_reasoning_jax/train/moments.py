@@ -65,11 +65,13 @@ def stored_as(form: str, adamw: optax.GradientTransformation) -> optax.GradientT
         # One leaf after the other: the codes of all would wait together for their places, 1 GiB at 1.7B parameters. The
         # largest comes last, when all gradients but its own are gone.
         for i, (name, m) in sorted(enumerate(adam.mu.items()), key=lambda leaf: leaf[1][1].size):
-            # Behind a barrier, or XLA computes the code that the next leaf waits for a second time, from the old state,
-            # and copies that before it is overwritten: 0.5 GiB.
-            pairs[name] = jax.lax.optimization_barrier(encode(m, adam.nu[name], _hash(m.shape, i, step)))
-            # No code is -128, which no compiler knows.
-            step += (pairs[name][0].reshape(-1)[0] == -128) if pairs[name][0].dtype == jnp.int8 else 0
+            pairs[name] = encode(m, adam.nu[name], _hash(m.shape, i, step))
+            if pairs[name][0].dtype == jnp.int8:
+                # Behind a barrier, or XLA computes the code that the next leaf waits for a second time, from the old
+                # state, and copies that before it is overwritten: 0.5 GiB. What is stored is not behind it, or to keep
+                # the old state after a step that is not applied would be a pass of its own.
+                held = jax.lax.optimization_barrier(pairs[name][0])
+                step += held.reshape(-1)[0] == -128  # no code is, which no compiler knows
         mu, nu = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
         return (adam._replace(mu=mu, nu=nu), *rest)
 
