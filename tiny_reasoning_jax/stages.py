@@ -193,8 +193,10 @@ def _train(this: Run) -> bool | None:
 def _forget_later(this: Run, step: int) -> None:
     """What was made of later steps than the one that training goes on from is made anew: their checkpoints are gone."""
     if load_json(this.workdir / "export.json").get("step", 0) > step:
+        print(f"train: what was exported of a later step than {step} will be replaced", flush=True)
         (this.workdir / "export.json").unlink()
     if load_results(this.workdir).get("after", {}).get("settings", {}).get("step", 0) > step:
+        print(f"train: results of a later step than {step} are taken out of eval/results.json", flush=True)
         forget_results(this.workdir, "after")
 
 

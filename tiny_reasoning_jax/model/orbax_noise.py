@@ -16,7 +16,10 @@ from tiny_reasoning_jax.errors import is_full_disk
 
 @functools.cache
 def silence() -> None:
-    """Drops that noise, and nothing else, for as long as the process lives. Call it before Orbax is given work."""
+    """Drops that noise for as long as the process lives; call it before Orbax is given work.
+
+    asyncio is Orbax's alone in these processes: whatever task of it ends unheard counts as noise.
+    """
     for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
         logger.addFilter(_is_news)
     print_unraisable = sys.unraisablehook

@@ -42,9 +42,6 @@ from tiny_reasoning_jax.train.watchdog import Watchdog
 LONG_STEP_SECONDS = 10.0
 
 
-_TWICE = "if it happens again at the same step, the run diverges (lower train.learning_rate), else the device errs"
-
-
 class _Pending(NamedTuple):
     """A step that was handed to the device and whose metrics are not read yet."""
 
@@ -278,8 +275,11 @@ class _Session:
         self.recorder.flush(state)
         self.at("saving a checkpoint", self.done)
         # A finite loss does not vouch for what the update made of the state; nor for moments that are used later.
-        whence = f"step {self.done}, whose loss was finite; nothing was saved of it"
-        examine.require_finite(state, f"{whence}. Run again to go on from the last checkpoint: {_TWICE}")
+        examine.require_finite(
+            state,
+            f"step {self.done}, whose loss was finite; nothing was saved of it. Run again to go on from the last "
+            "checkpoint: if it happens again at the same step, lower train.learning_rate; if not, the device errs",
+        )
         owed = {"unmeasured": self.recorder.unmeasured} if self.recorder.unmeasured else {}
         self.checkpoints.save(self.done, state, data_state, {**self.meta, "step": self.done, **owed})
         events.record(self.workdir, "save", step=self.done)

@@ -104,13 +104,13 @@ def load_metrics(workdir: Path) -> list[dict[str, int | float]]:
     path = workdir / "metrics.jsonl"
     if not path.exists():
         return []
-    lines, number = path.read_bytes().split(b"\n"), 0
+    lines = []
     try:
-        for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline was never finished
-            lines[number - 1] = json.loads(line)
+        for line in path.read_bytes().split(b"\n")[:-1]:  # what follows the last newline was never finished
+            lines.append(json.loads(line))
     except ValueError as error:
         raise DamagedError(
-            f"{path}, line {number} is damaged ({str(error)[:100]}); put back a copy of the file, or delete that line: "
-            "the run goes on without its numbers"
+            f"{path}, line {len(lines) + 1} is damaged ({str(error)[:100]}); put back a copy of the "
+            "file, or delete that line: the run goes on without its numbers"
         ) from error
-    return lines[:-1]
+    return lines
