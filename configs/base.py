@@ -127,7 +127,7 @@ def get_config() -> config_dict.ConfigDict:
     # How attention is computed: "auto" (the fastest that the device has, see model/attention/choice.py; kernels only
     # after a self-test there), "cudnn", "triton", "blockwise", or "reference", which holds all scores of a row at once.
     train.attention = "auto"
-    train.loss_chunk = 2048  # tokens whose logits exist at one time: loss_chunk x vocabulary x 4 bytes
+    train.loss_chunk = 2048  # tokens that meet the vocabulary at one time: loss_chunk x vocabulary x 4 bytes
     train.validate_every_steps = 100  # loss on the validation split, and the probe; optimizer steps
     # A step whose loss or gradient norm is more than so many standard deviations above its running mean makes no
     # update, see tiny_reasoning_jax/train/spikes.py; 0: none is skipped. 6 is usual (OLMo-core).

@@ -78,8 +78,8 @@ def estimate_temporaries(spec: ModelSpec, config_train, rung: str, accum_steps: 
     kept = tokens * remat.kept_bytes_per_token(spec, rung, itemsize)
     layer = tokens * remat.kept_bytes_per_token(spec, "none", itemsize) // spec.num_hidden_layers
     chunk = min(config_train.loss_chunk, tokens)
-    # The gradient of the head, its copy in the activations' dtype; logits in float32, their gradient.
-    loss = embedding * (4 + itemsize) + chunk * spec.vocab_size * (4 + itemsize)
+    # The gradient of the head, its copy in the activations' dtype; half of the logits in float32, all their gradient.
+    loss = embedding * (4 + itemsize) + chunk * spec.vocab_size * (2 + itemsize)
     return max(kept + loss, 4 * embedding + itemsize * matrices + 2 * layer)
 
 
