@@ -85,7 +85,7 @@ def run_ours(folder: Path, settings: dict) -> None:
     model_def, optimizer = make_model_def(config, loaded.spec), make_optimizer(config.train)
     state = create_state(loaded.params, optimizer, config.train)
     del loaded
-    train_step = make_train_step(model_def, optimizer, config.train)
+    train_step = make_train_step(model_def, config.train)
     device = jax.local_devices()[0]
 
     def memory():

@@ -166,7 +166,7 @@ class Training:
         self.model_def = ModelDef(self.spec, dtype=train.compute_dtype, attention=self.attention, remat=train.remat)
         optimizer = make_optimizer(train)
         self.state = create_state(self.model_def.create_params(0), optimizer, train)
-        self.step = make_train_step(self.model_def, optimizer, train)
+        self.step = make_train_step(self.model_def, train)
         self.batches = load_batches(args["steps"])
         self.num_steps = 0
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from tests.jaxprs import equations
-from tiny_reasoning_jax.model.qwen3 import ModelDef, RMSNorm, _look_up, _swiglu, project
+from tiny_reasoning_jax.model.qwen3 import Layer, ModelDef, RMSNorm, _look_up, _swiglu, project
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 
@@ -103,3 +103,26 @@ def test_products_that_share_their_input_are_those_of_each_matrix(tokens):
     for d_matrix, d in zip(d_matrices, exact(*d_out), strict=True):
         np.testing.assert_allclose(d_matrix, np.tensordot(x64, d, [[0, 1], [0, 1]]), rtol=1e-4, atol=1e-3)
     assert jax.jit(project).lower(x, *matrices).as_text().count("dot_general") == (3 if tokens == 4 else 1)
+
+
+@pytest.mark.parametrize("rung", ["none", "full"])
+def test_a_layer_has_all_its_gradients_before_the_layer_below_begins(rung):
+    """Its weights' and its input's leave through one barrier: else what those products read waits for them."""
+    model_def = ModelDef(spec(True), remat=rung)
+    loss = lambda params: jnp.sum(model_def.bind(params)(jnp.ones((1, 4), int), jnp.ones((1, 4), int))[0])
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(model_def.shapes()).jaxpr
+    barriers = [e for e in equations(jaxpr) if e.primitive.name == "optimization_barrier"]
+    shapes = [sorted(v.aval.shape for v in e.outvars) for e in barriers]
+    one_layer = [shape.shape for name, shape in model_def.shapes().items() if name.startswith("layers.0.")]
+    assert shapes.count(sorted([(1, 4, 16), *one_layer])) == 2
+
+
+@pytest.mark.parametrize("rung", ["none", "some"])
+def test_layers_are_traced_once_for_all(monkeypatch, rung):
+    """Twenty-eight times would be ten seconds of every start of Qwen3-1.7B."""
+    model_def = ModelDef(ModelSpec(50, 40, 24, 5, 4, 2, 8, 1e4), remat=rung)
+    traced, call = [], Layer.__call__
+    monkeypatch.setattr(Layer, "__call__", lambda *args: traced.append(1) or call(*args))
+    loss = lambda params: jnp.sum(model_def.bind(params)(jnp.ones((1, 4), int), jnp.ones((1, 4), int))[0])
+    jax.make_jaxpr(jax.grad(loss))(model_def.shapes())
+    assert len(traced) == 1

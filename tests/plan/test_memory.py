@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
 from configs import reason
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import live, memory
+from tiny_reasoning_jax.train import step as step_module
 from tiny_reasoning_jax.train.checkpoint import bind
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state, make_optimizer
 from tiny_reasoning_jax.train.step import create_state, make_train_step, run_step
@@ -23,7 +25,7 @@ MODEL = ModelDef(SPEC, attention="reference")
 def train_section(**changes):
     train = reason.get_config("tiny").train
     train.update({"batch_size": 4, "accum_steps": 2, "seq_len": 96, "loss_chunk": 32, **changes})
-    return train
+    return FrozenConfigDict(train)
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +84,20 @@ def test_the_program_that_is_planned_is_the_one_that_trains(name):
     abstract = memory.abstract_batch(2, train.seq_len)
     batch = jax.tree.map(lambda x: np.ones(x.shape, x.dtype)[()], abstract)
     planned = memory.lower(name, MODEL, train, None).as_text()
-    program = getattr(make_train_step(MODEL, optimizer, train), name)
+    program = getattr(make_train_step(MODEL, train), name)
     assert [program.lower(bind(state), batch).as_text() == planned for state in (new, restored)] == [True, True]
     assert program.lower(new, batch).as_text() != planned  # otherwise there would be nothing to bind
+
+
+def test_what_was_planned_is_not_traced_again(monkeypatch):
+    """At 28 layers and 310 parameters that takes seconds, of every start."""
+    train, traced, micro_loss = train_section(loss_chunk=24), [], step_module.micro_loss
+    monkeypatch.setattr(step_module, "micro_loss", lambda *args: traced.append(1) or micro_loss(*args))
+    names = memory.program_names(train)
+    texts = [memory.lower(name, MODEL, train, None).as_text() for name in names]
+    state, batch = memory.arguments(MODEL, train)
+    assert [getattr(make_train_step(MODEL, train), name).lower(state, batch).as_text() for name in names] != texts
+    assert len(traced) == len(names)
 
 
 def test_training_compiles_each_program_once_whether_new_or_going_on():
@@ -95,7 +108,7 @@ def test_training_compiles_each_program_once_whether_new_or_going_on():
     state = new._replace(params=jax.device_put(new.params, jax.sharding.SingleDeviceSharding(jax.devices()[0])))
     ones = lambda x: np.ones((2, *x.shape), x.dtype)
     batch = jax.tree.map(ones, memory.abstract_batch(2, train.seq_len))
-    step = make_train_step(MODEL, optimizer, train)
+    step = make_train_step(MODEL, train)
     state = bind(state)
     for _ in range(2):
         state, _ = run_step(step, state, batch)

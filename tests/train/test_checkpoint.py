@@ -19,7 +19,7 @@ class Run:
     def __init__(self, **changes):
         self.config = test_step.config(**changes)
         self.optimizer = make_optimizer(self.config)
-        self.step = make_train_step(test_step.MODEL, self.optimizer, self.config)
+        self.step = make_train_step(test_step.MODEL, self.config)
         self.batch = test_step.split(test_step.four_uneven_rows(), self.config.accum_steps)
 
     def begin(self):

@@ -22,7 +22,7 @@ from tiny_reasoning_jax.train.step import create_state, make_train_step
 
 TWO = small.with_train(accum_steps=2)
 SPIKY = small.with_train(max_spike=6.0)
-make_step = functools.cache(lambda config: make_train_step(small.MODEL, make_optimizer(config.train), config.train))
+make_step = functools.cache(lambda config: make_train_step(small.MODEL, config.train))
 
 
 class Draws(small.Draws):

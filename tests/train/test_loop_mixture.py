@@ -40,7 +40,7 @@ def with_train(**changes):
     return ml_collections.FrozenConfigDict({**plain, "train": {**plain["train"], **changes}})
 
 
-STEP = make_train_step(MODEL, make_optimizer(CONFIG.train), CONFIG.train)  # compiled once for all runs of this file
+STEP = make_train_step(MODEL, CONFIG.train)  # compiled once for all runs of this file
 
 
 class Draws:

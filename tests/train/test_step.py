@@ -83,7 +83,7 @@ def test_accumulated_equals_the_whole_batch(params, accum_steps):
     for n in (1, accum_steps):
         cfg = config(accum_steps=n)
         optimizer = make_optimizer(cfg)
-        train_step = make_train_step(MODEL, optimizer, cfg)
+        train_step = make_train_step(MODEL, cfg)
         state, metrics = run_step(
             train_step, create_state(jax.tree.map(jnp.copy, params), optimizer, cfg), split(batch, n)
         )
@@ -107,7 +107,7 @@ def test_it_is_multisteps_bit_for_bit(params):
     optimizer = make_optimizer(cfg)
     batch = split(four_uneven_rows(), 4)
     ours = create_state(jax.tree.map(jnp.copy, params), optimizer, cfg)
-    train_step = make_train_step(MODEL, optimizer, cfg)
+    train_step = make_train_step(MODEL, cfg)
     for _ in range(2):
         ours, _ = run_step(train_step, ours, batch)
 
@@ -130,7 +130,7 @@ def test_params_are_always_the_bfloat16_view_of_the_master(params):
     """200 steps whose updates are below a bfloat16 ulp move the master and, in time, the parameters."""
     cfg = config(learning_rate=2e-5, final_learning_rate_ratio=1.0, num_steps=200, weight_decay=0.0)
     optimizer = make_optimizer(cfg)
-    train_step = make_train_step(MODEL, optimizer, cfg)
+    train_step = make_train_step(MODEL, cfg)
     start = jax.device_get(params["layers.0.attn_norm.scale"].astype(jnp.float32))  # ones: an ulp is 2**-8 or 2**-7
     state, batch = create_state(params, optimizer, cfg), split(four_uneven_rows(), 1)
     moved_at = None
@@ -153,7 +153,7 @@ def test_a_master_of_16_bits_is_bit_equal_to_a_float32_one(params, accum_steps, 
     for form in ("float32", "remainder16"):
         cfg = config(accum_steps=accum_steps, moments=moments, master=form)
         optimizer = make_optimizer(cfg)
-        train_step = make_train_step(MODEL, optimizer, cfg)
+        train_step = make_train_step(MODEL, cfg)
         state, metrics = create_state(jax.tree.map(jnp.copy, params), optimizer, cfg), []
         for _ in range(20):
             state, m = run_step(train_step, state, batch)
@@ -175,7 +175,7 @@ def test_gradients_lose_nothing_where_they_are_bfloat16(params):
     state, batch = create_state(params, optimizer, cfg), Batch(*(x[0] for x in split(four_uneven_rows(), 2)))
     exact = jax.tree.map(lambda p: p.astype(jnp.float32), params)
     expected = jax.jit(jax.grad(functools.partial(micro_loss, model, cfg.loss_chunk)))(exact, batch)
-    state = make_train_step(model, optimizer, cfg).accumulate(state, batch)
+    state = make_train_step(model, cfg).accumulate(state, batch)
     chex.assert_trees_all_equal(accumulator(state.opt_state), expected)
     assert accumulator(state.opt_state)["embed"].dtype == jnp.float32
     assert np.any(jax.device_get(expected["embed"].astype(jnp.bfloat16)) != expected["embed"])  # summed in float32
@@ -235,7 +235,7 @@ def test_the_loss_sees_no_prompt_token(params):
 def test_a_non_finite_gradient_is_reported_and_not_applied(params, accum_steps):
     cfg = config(accum_steps=accum_steps)
     optimizer = make_optimizer(cfg)
-    train_step = make_train_step(MODEL, optimizer, cfg)
+    train_step = make_train_step(MODEL, cfg)
     batch = split(four_uneven_rows(), accum_steps)
     state, metrics = run_step(train_step, create_state(params, optimizer, cfg), batch)
     assert metrics.finite
@@ -250,7 +250,7 @@ def test_a_non_finite_gradient_is_reported_and_not_applied(params, accum_steps):
 def test_one_compilation_per_variant_for_a_whole_run(params):
     cfg = config(accum_steps=2)
     optimizer = make_optimizer(cfg)
-    train_step = make_train_step(MODEL, optimizer, cfg)
+    train_step = make_train_step(MODEL, cfg)
     state = create_state(params, optimizer, cfg)
     rng = np.random.default_rng(5)
     for count in (1, 2, 1, 2):
@@ -263,7 +263,7 @@ def test_one_compilation_per_variant_for_a_whole_run(params):
 def test_the_state_is_donated_and_the_accumulating_variant_has_no_optimizer(params, stored):
     cfg = config(accum_steps=2, **stored)
     optimizer = make_optimizer(cfg)
-    train_step = make_train_step(MODEL, optimizer, cfg)
+    train_step = make_train_step(MODEL, cfg)
     state = create_state(params, optimizer, cfg)
     micro = Batch(*(x[0] for x in split(four_uneven_rows(), 2)))
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))

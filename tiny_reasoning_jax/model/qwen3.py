@@ -195,6 +195,29 @@ class Layer(nnx.Module):
             return x + self.mlp(self.mlp_norm(x)), layer_cache
 
 
+@jax.custom_vjp
+def _one_by_one(x, weights):
+    """x and weights as they are; on the way back their gradients leave together.
+
+    So a layer's weights have their gradients before the layer below begins. Left to itself XLA's GPU scheduler puts
+    those products behind the whole backward pass, and all that they read waits for them: 1.4 GiB of 64 at 16k tokens.
+    """
+    return x, weights
+
+
+_one_by_one.defvjp(
+    lambda x, weights: ((x, weights), None), lambda _, gradients: jax.lax.optimization_barrier(gradients)
+)
+
+
+@functools.partial(jax.jit, static_argnames=("graph", "rung"))
+def _run_layer(graph, weights, x, angles, segment_ids, rung: str):
+    """A layer of training: traced once for all layers, not 28 times, which takes ten seconds of every start."""
+    x, weights = _one_by_one(x, weights)
+    run = remat.wrap(nnx.merge(graph, weights).__call__, rung)
+    return run(x, angles, segment_ids, None, None)[0]
+
+
 class Qwen3(nnx.Module):
     """The decoder. Layers are unrolled: scanned layers keep nearly twice the activations on a GPU."""
 
@@ -246,8 +269,10 @@ class Qwen3(nnx.Module):
         angles = rope.rope_angles(positions, self.spec.head_dim, self.spec.rope_theta)
         new_cache = []
         for i, layer in enumerate(self.layers):
-            run = remat.wrap(layer.__call__, self.remat)
-            x, layer_cache = run(x, angles, segment_ids, through_cache, None if kv_cache is None else kv_cache[i])
+            if kv_cache is None:
+                x = _run_layer(*nnx.split(layer), x, angles, segment_ids, rung=self.remat)
+                continue
+            x, layer_cache = layer(x, angles, segment_ids, through_cache, kv_cache[i])
             new_cache.append(layer_cache)
         return self.final_norm(x), None if kv_cache is None else tuple(new_cache)
 

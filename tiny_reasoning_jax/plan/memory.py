@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.plan import live
-from tiny_reasoning_jax.train.optimizer import accumulator, make_optimizer
+from tiny_reasoning_jax.train.optimizer import accumulator
 from tiny_reasoning_jax.train.step import TrainState, abstract_state, make_train_step
 
 NUM_LARGEST = 12  # values told of
@@ -82,7 +82,7 @@ def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.S
     Without a sharding (the device at hand) it is that program letter by letter, and what is compiled here is what the
     run finds in the compile cache: the state is bound to the device (checkpoint.bind), the batch comes from the host.
     """
-    step = make_train_step(model_def, make_optimizer(config_train), config_train)
+    step = make_train_step(model_def, config_train)
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     state, batch = arguments(model_def, config_train)
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

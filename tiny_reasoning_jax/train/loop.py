@@ -26,7 +26,7 @@ from tiny_reasoning_jax.train import examine, spikes
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind, cadence
 from tiny_reasoning_jax.train.dump import write_dump
 from tiny_reasoning_jax.train.metrics import MetricsWriter, by_difficulty
-from tiny_reasoning_jax.train.optimizer import make_optimizer, make_schedule
+from tiny_reasoning_jax.train.optimizer import make_schedule
 from tiny_reasoning_jax.train.step import (
     Metrics,
     TrainState,
@@ -330,7 +330,7 @@ def train(
       NumericsError: a non-finite loss or gradient, with the step, the ids of its examples and a dump; a state that is
         not finite before the first step; a validation loss that is not; spikes.MAX_IN_ROW spikes in a row.
     """
-    state, train_step = bind(state), make_train_step(model_def, make_optimizer(config.train), config.train)
+    state, train_step = bind(state), make_train_step(model_def, config.train)
     validate = make_validate(model_def, config.train.loss_chunk, validation)
     start, end = int(state.step), config.train.num_steps
     save_every, ahead = cadence(config.checkpoint.every_steps)

@@ -22,7 +22,6 @@ from tiny_reasoning_jax.errors import UserError
 from tiny_reasoning_jax.model.attention import choice
 from tiny_reasoning_jax.train import examine
 from tiny_reasoning_jax.train.dump import Dump, load_dump, load_state
-from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import TrainState, make_train_step, micro_batches, run_step
 
 
@@ -47,7 +46,7 @@ def replay(folder: Path) -> None:
         _tell_examples(dump, state, train, i, batch)
         _tell_first(dump, state, batch, norms[i])
     _tell_groups(state, norms)
-    _, metrics = run_step(make_train_step(dump.model_def, make_optimizer(train), train), state, dump.arrays)
+    _, metrics = run_step(make_train_step(dump.model_def, train), state, dump.arrays)
     loss, grad_norm = (str(float(x)) for x in (metrics.loss, metrics.grad_norm))
     same = (loss, grad_norm) == (str(facts["loss"]), str(facts["grad_norm"]))
     print(f"the whole step: loss={loss}, gradient norm={grad_norm}, {'as' if same else 'not as'} in the run")

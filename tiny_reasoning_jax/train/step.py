@@ -13,12 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import FrozenConfigDict
 
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.train import losses, spikes
 from tiny_reasoning_jax.train import master as master_of
-from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_optimizer
+from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_optimizer, only_sums
 
 
 class TrainState(NamedTuple):
@@ -93,16 +94,16 @@ def gradients(model_def, loss_chunk, state, batch):
     return loss, {name: grad.astype(jnp.float32) for name, grad in grads.items()}
 
 
-def accumulate(model_def, optimizer, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
+def accumulate(model_def, sums: optax.MultiSteps, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
     """A micro-step that is not the step's last: adds its gradient to the accumulator.
 
-    MultiSteps runs the inner optimizer on every micro-step and keeps the result with `where(mini_step == last, ...)`.
-    With mini_step a constant the compiler sees a constant predicate and removes the optimizer from this function.
+    MultiSteps updates in one branch of a condition on mini_step. With mini_step a constant the compiler sees which
+    branch is taken, and removes the other from this function.
     """
     loss, grads = gradients(model_def, loss_chunk, state, batch)
     counted = state.opt_state.mini_step
     first = state.opt_state._replace(mini_step=jnp.int32(0))  # summing does not depend on which micro-step it is
-    _, opt_state = optimizer.update(grads, first, master_of.load(state.params, state.master))
+    _, opt_state = sums.update(grads, first)
     return state._replace(opt_state=opt_state._replace(mini_step=counted + 1), loss=state.loss + loss)
 
 
@@ -152,12 +153,17 @@ class TrainStep(NamedTuple):
     apply: callable  # (state, batch) -> state, metrics
 
 
-def make_train_step(model_def: ModelDef, optimizer: Optimizer, config_train) -> TrainStep:
-    """Jits the step; each variant compiles once for a whole run, because batch shapes never change."""
-    chunk, last = config_train.loss_chunk, (config_train.accum_steps, config_train.max_spike)
+@functools.lru_cache(maxsize=4)
+def make_train_step(model_def: ModelDef, config_train: FrozenConfigDict) -> TrainStep:
+    """Jits the step; each variant compiles once for a whole run, because batch shapes never change.
+
+    The same functions for the same arguments: what the plan has traced, training does not trace again.
+    """
+    optimizer, chunk = make_optimizer(config_train), config_train.loss_chunk
+    last = optimizer, chunk, config_train.accum_steps, config_train.max_spike
     return TrainStep(
-        jax.jit(functools.partial(accumulate, model_def, optimizer, chunk), donate_argnums=0),
-        jax.jit(functools.partial(apply, model_def, optimizer, chunk, *last), donate_argnums=0),
+        jax.jit(functools.partial(accumulate, model_def, only_sums(config_train), chunk), donate_argnums=0),
+        jax.jit(functools.partial(apply, model_def, *last), donate_argnums=0),
     )
 
 
