@@ -75,12 +75,15 @@ def plan_early(row: str) -> Plan:
             finally:
                 child.kill()
                 child.wait()
-            programs.append(
-                memory.read_dump(program, Path(folder), *memory.arguments(model_def, config.train), model_def)
-            )
-            print(f"{row} {program}: {programs[-1].peak / 2**30:.2f} GiB", flush=True)
+            arguments = memory.arguments(model_def, config.train)
+            beside = plan_stage.workspace_bytes(config.train, spec)
+            planned = memory.read_dump(program, Path(folder), *arguments, model_def, beside)
+            if planned is None:
+                raise SystemExit(f"{' '.join(command)} left a memory plan that plan/live.py cannot read")
+            programs.append(planned)
+            print(f"{row} {program}: {planned.peak / 2**30:.2f} GiB", flush=True)
     joined = memory.join(programs, time.monotonic() - began)
-    return Plan(config, spec, card, cards.usable(card.memory), plan_stage.add_workspace(joined, config.train, spec))
+    return Plan(config, spec, card, cards.usable(card.memory), joined)
 
 
 def compile_program(row: str, program: str, folder: str) -> None:

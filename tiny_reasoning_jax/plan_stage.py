@@ -141,20 +141,18 @@ def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Me
         train = config.train
         print(f"plan: compiling remat {train.remat}, {train.accum_steps} micro-batches", flush=True)
         model_def = ModelDef(spec, dtype=train.compute_dtype, attention=train.attention, remat=train.remat)
-        memory = plan_memory(model_def, train, target.sharding, target.options)
-        return memory if target.attached else add_workspace(memory, train, spec)
+        beside = 0 if target.attached else workspace_bytes(train, spec)
+        return plan_memory(model_def, train, target.sharding, target.options, beside)
 
     return measure
 
 
-def add_workspace(memory: Memory, train: FrozenConfigDict, spec: ModelSpec) -> Memory:
-    """A plan that was made without a card, and what only cuDNN itself tells XLA that it needs beside its operands."""
+def workspace_bytes(train: FrozenConfigDict, spec: ModelSpec) -> int:
+    """What attention takes beside its operands, which only the kernels' own library on a card tells XLA."""
     if train.attention != "cudnn":
-        return memory
-    rows = train.batch_size // train.accum_steps
+        return 0
     heads = spec.num_attention_heads, spec.num_key_value_heads
-    workspace = cudnn.workspace_bytes(rows, train.seq_len, *heads, spec.head_dim)
-    return memory._replace(parts={**memory.parts, "workspace": workspace})
+    return cudnn.workspace_bytes(train.batch_size // train.accum_steps, train.seq_len, *heads, spec.head_dim)
 
 
 def find_spec(config: FrozenConfigDict) -> ModelSpec:

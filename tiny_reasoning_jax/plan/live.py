@@ -12,11 +12,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-_ALLOCATION = re.compile(r"allocation \d+: size (\d+), (.*)")
+_ALLOCATION = re.compile(r"allocation \d+: size (\d+), (?:page \d+, )?(.*)")  # since jax 0.11 with its page
 _VALUE = re.compile(r" value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\): (.*)")
 _RANGE = re.compile(r"\s+(\S+\{[\d, ]*\}):(\d+)-(\d+)$")
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%(\S+) = .*?op_name="([^"]*)"')
 _HIDDEN_REMAT = re.compile(r"%\S+\.remat\d*\S* = ")  # how XLA's pass names its copies
+WITH_WORKSPACE = "dot_product_attention_bwd"  # cuDNN's attention, backward
+WORKSPACE = "workspace"
 _DIMENSIONS = re.compile(r"\w+\[([\d,]*)\]")
 
 
@@ -76,11 +78,16 @@ def count_hidden_remat(program: str) -> int:
     return len(_HIDDEN_REMAT.findall(program))
 
 
-def read_fullest_moment(folder: Path) -> list[Value]:
+def read_fullest_moment(folder: Path, workspace: int = 0) -> list[Value]:
     """The values that are in temporary memory when most of it is needed, largest first; empty if nothing was written.
 
     Values that share their place at that moment (a loop's argument and its result) are one. `folder` must hold the dump
     of one program.
+
+    Args:
+      folder: XLA's dump.
+      workspace: bytes that a kernel WITH_WORKSPACE takes while it is at work, and that XLA does not know of; here it is
+        a value of the shape WORKSPACE.
     """
     paths = [sorted(folder.glob(f"*{name}.txt")) for name in ("buffer-assignment", "live-range", "after_optimizations")]
     if not all(paths):
@@ -88,6 +95,12 @@ def read_fullest_moment(folder: Path) -> list[Value]:
     assignment, ranges, program = (path[0].read_text(errors="replace").splitlines() for path in paths)
     needed = {m[1]: (int(m[2]), int(m[3])) for m in map(_RANGE.match, ranges) if m}
     placed = [(name, size, offset, shape) for name, size, offset, shape in _placed(assignment) if name in needed]
+    if workspace:
+        at_work = {
+            f"{name} at work": (first,) * 2 for name, (first, _) in needed.items() if name.startswith(WITH_WORKSPACE)
+        }
+        placed += [(name, workspace, -1, WORKSPACE) for name in at_work]
+        needed |= at_work
     moment = _fullest([(*needed[name], offset, size) for name, size, offset, _ in placed])
     at_place: dict[int, tuple] = {}
     for name, size, offset, shape in placed:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
@@ -24,7 +25,7 @@ class Memory(NamedTuple):
     Attributes:
       parts: bytes by what they are; their sum is the peak. "parameters", "master", "moments", "accumulator", "batch",
         then either "gradients" and "activations", or, where XLA has not written down what is where, "temporaries"; and
-        "workspace", of cuDNN's attention, where there is no card to compile on.
+        "workspace", of cuDNN's attention, where there is no card to compile on and it is in use at the fullest moment.
       variant: which of the step's two programs has the peak: "accumulate" or "apply".
       largest: largest temporaries at the fullest moment.
       hidden_remat: instructions that XLA recomputes to save memory, without being asked.
@@ -90,7 +91,11 @@ def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.S
 
 
 def plan_memory(
-    model_def: ModelDef, config_train, sharding: jax.sharding.Sharding | None, options: dict[str, Any]
+    model_def: ModelDef,
+    config_train,
+    sharding: jax.sharding.Sharding | None,
+    options: dict[str, Any],
+    workspace: int = 0,
 ) -> Memory:
     """Compiles the programs of a training step, and says what they need.
 
@@ -99,11 +104,12 @@ def plan_memory(
       config_train: the train section; accum_steps is a number here, not 0.
       sharding: the device, which need not be here; None for the one at hand.
       options: XLA's, for this compilation.
+      workspace: what kernels take that a compiler without a card does not know of (live.read_fullest_moment).
     """
     began = time.monotonic()
     state, batch = arguments(model_def, config_train)
     found = [
-        _compile(name, lower(name, model_def, config_train, sharding), state, batch, model_def, options)
+        _compile(name, lower(name, model_def, config_train, sharding), state, batch, model_def, options, workspace)
         for name in program_names(config_train)
     ]
     return join(found, time.monotonic() - began)
@@ -118,36 +124,49 @@ def join(programs: list[Memory], seconds: float) -> Memory:
     )
 
 
-def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: ModelDef, options) -> Memory:
+def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: ModelDef, options, workspace) -> Memory:
     folder = Path(tempfile.mkdtemp(prefix="plan-"))
     try:
         compiled = lowered.compile(compiler_options={**options, "xla_dump_to": str(folder)})
-        if memory := read_dump(name, folder, state, batch, model_def):
+        if memory := read_dump(name, folder, state, batch, model_def, workspace):
             return memory
+        if any(folder.iterdir()):
+            logging.warning(
+                "XLA of jax %s writes down its memory in a form that is not known here; the plan has its total, "
+                "but not what gradients and activations are of it", jax.__version__,
+            )  # fmt: skip
     finally:
         shutil.rmtree(folder)
-    # It came from the compile cache: nothing was written, the sizes alone are known.
+    # Nothing was written where the program came from the compile cache. The sizes alone are known.
     sizes = compiled.memory_analysis()
     parts = split_state(state)
     parts["batch"] = sizes.argument_size_in_bytes - sum(parts.values())
+    if workspace:
+        parts["workspace"] = workspace
     # Results that are not put where an argument was come on top of the temporaries: the metrics.
     parts["temporaries"] = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     hidden = live.count_hidden_remat(compiled.as_text())
     return Memory(parts, name, [], hidden, sizes.alias_size_in_bytes, 0.0)
 
 
-def read_dump(name: str, folder: Path, state: TrainState, batch: Batch, model_def: ModelDef) -> Memory | None:
-    """The memory of the program `name`, from what XLA wrote into `folder`; None if it wrote nothing."""
-    sizes = live.read_sizes(folder)
-    if sizes is None:
+def read_dump(
+    name: str, folder: Path, state: TrainState, batch: Batch, model_def: ModelDef, workspace: int
+) -> Memory | None:
+    """The memory of the program `name`, from what XLA wrote into `folder`; None if it wrote nothing readable."""
+    sizes, parts = live.read_sizes(folder), split_state(state)
+    if sizes is None or sizes.arguments < sum(parts.values()):
         return None
-    values = live.read_fullest_moment(folder)
-    parts = split_state(state)
+    values = live.read_fullest_moment(folder, workspace)
     parts["batch"] = sizes.arguments - sum(parts.values())
     tokens = {batch.tokens.shape[1], batch.tokens.size}
     shapes = [leaf.shape for leaf in state.params.values()]
     gradients = live.find_gradients(values, shapes, model_def.spec.hidden_size, tokens)
     parts["gradients"] = sum(value.num_bytes for value in gradients)
-    parts["activations"] = sizes.temporaries - parts["gradients"]
+    used = sum(value.num_bytes for value in values if value.shape == live.WORKSPACE)
+    # XLA lays out a little more than is ever needed at one time.
+    temporaries = max(sizes.temporaries, sum(value.num_bytes for value in values))
+    parts["activations"] = temporaries - used - parts["gradients"]
+    if used:
+        parts["workspace"] = used
     program = next(folder.glob("*after_optimizations.txt")).read_text(errors="replace")
     return Memory(parts, name, values[:NUM_LARGEST], live.count_hidden_remat(program), sizes.donated, 0.0)
