@@ -163,5 +163,5 @@ def test_what_cudnn_does_not_take_is_refused():
 
 def test_a_jax_without_these_kernels_is_refused_by_name(monkeypatch):
     monkeypatch.delattr(cudnn._fused_attention(), "_dot_product_attention_bwd_p")
-    with pytest.raises(UserError, match="jax .* has no such kernels.*install jax 0.11, or set train.attention=triton"):
+    with pytest.raises(UserError, match="jax .* has no such kernels.*install jax 0.12, or set train.attention=triton"):
         lowered_for_cuda(squares)

@@ -8,6 +8,7 @@ reports (ali-vilab/VGen#104, GaoLii/DSP#10); l4, l40s and rtx4080 by the rule th
 ECC, and 2 % less for the driver.
 """
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -66,6 +67,8 @@ _LIMITS = {
     (8, 9): (102_400, 101_376, 1536, 128),
     (9, 0): (233_472, 232_448, 2048, 128),
 }
+# Per compute capability, all that a kernel is made for: a card that Pallas knows by its name.
+_KNOWN_TO_PALLAS = {(8, 0): "NVIDIA A100", (8, 6): "NVIDIA A10", (8, 9): "NVIDIA L4", (9, 0): "NVIDIA H100"}
 # The packages that bring CUDA's runtime and cuDNN with each of jax's extras.
 _LIBRARIES = {
     "cuda12": ("nvidia-cuda-runtime-cu12", "nvidia-cudnn-cu12"),
@@ -139,6 +142,14 @@ def sharding(card: Card) -> jax.sharding.Sharding:
         "gpu", platform="cuda", target_config=target_text(card, wheels[-1]), topology="1x1x1"
     )
     return jax.sharding.SingleDeviceSharding(topology.devices[0])
+
+
+def as_if_here(place: jax.sharding.Sharding) -> contextlib.AbstractContextManager:
+    """While this is entered, Pallas makes kernels for the card of `place`; since jax 0.11 it asks which one is here."""
+    (device,) = place.device_set
+    kind = _KNOWN_TO_PALLAS[tuple(int(part) for part in device.compute_capability.split("."))]
+    known = jax.sharding.AbstractDevice(device_kind=kind, num_cores=None, platform="gpu")
+    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=known))
 
 
 def describe_attached(device: jax.Device, memory: int) -> Card:

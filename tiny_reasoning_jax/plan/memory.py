@@ -1,5 +1,6 @@
 """The memory of a training step, by compiling it: what its arrays are, and what is at work at its fullest moment."""
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -12,7 +13,7 @@ from absl import logging
 
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
-from tiny_reasoning_jax.plan import live
+from tiny_reasoning_jax.plan import cards, live
 from tiny_reasoning_jax.train.optimizer import accumulator
 from tiny_reasoning_jax.train.step import TrainState, abstract_state, make_train_step
 
@@ -84,10 +85,12 @@ def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.S
     run finds in the compile cache: the state is bound to the device (checkpoint.bind), the batch comes from the host.
     """
     step = make_train_step(model_def, config_train)
+    context = cards.as_if_here(sharding) if sharding else contextlib.nullcontext()
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
     state, batch = arguments(model_def, config_train)
     place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return getattr(step, name).lower(jax.tree.map(place, state), batch)
+    with context:
+        return getattr(step, name).lower(jax.tree.map(place, state), batch)
 
 
 def plan_memory(

@@ -235,6 +235,7 @@ def _kernel_backward(q, k, v, lengths, q_offsets, kv_offsets, stats, out, d_out)
 
 
 def _settings(fused, q) -> dict:
+    no_change_of_scores = dict(score_mod_name=None, score_mod_jaxpr=None) if jax.__version_info__ >= (0, 12) else {}
     return dict(
         scale=q.shape[-1] ** -0.5,
         seed=0,
@@ -243,18 +244,19 @@ def _settings(fused, q) -> dict:
         mask_type=fused.MaskType.PADDING_CAUSAL,
         layout=fused.AttentionLayout.BTNH.value,
         sliding_window_length=0,
+        **no_change_of_scores,
     )
 
 
 def _fused_attention():
-    """JAX's private module, read in 0.10.2 and 0.11.0; a later one is refused here or by the start-up self-test."""
+    """JAX's private module, read in 0.10.2, 0.11 and 0.12.0; a later one is refused here or by the self-test."""
     try:
         from jax._src.cudnn import fused_attention_stablehlo as fused
 
         _ = fused._dot_product_attention_fwd_p, fused._dot_product_attention_bwd_p, fused.MaskType.PADDING_CAUSAL
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"train.attention='cudnn': jax {jax.__version__} has no such kernels where 0.10 and 0.11 have them "
-            f"({error}); install jax 0.11, or set train.attention=triton"
+            f"train.attention='cudnn': jax {jax.__version__} has no such kernels where 0.10 to 0.12 have them "
+            f"({error}); install jax 0.12, or set train.attention=triton"
         ) from None
     return fused
