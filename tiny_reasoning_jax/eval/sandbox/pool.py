@@ -205,11 +205,12 @@ class _Worker:
         except ConnectionError:  # it was killed before it had read or written everything
             return None, ""
         try:
-            match wire.parse(data):
-                case [bool(), str(), bool()] as verdict:
-                    return verdict, stopped
-        except wire.BadMessage:
-            pass
+            said = wire.parse(data)
+        except wire.BadMessage:  # cut off where it was stopped, or forged: no verdict
+            return None, stopped
+        match said:
+            case [bool(), str(), bool()] as verdict:
+                return verdict, stopped
         return None, stopped
 
     def _read_verdict(self, job: socket.socket, pids: list[int]) -> tuple[bytes, str]:
