@@ -231,6 +231,12 @@ def versions(python: str) -> dict[str, str]:
     return json.loads(subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout)
 
 
+def vector_units(python: str) -> str:
+    """The widest that torch finds on this CPU, such as "AVX512": the ratio depends on it more than on anything else."""
+    program = "import torch; print(torch.backends.cpu.get_cpu_capability())"
+    return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+
+
 def run_cpu(folder: Path, config: ConfigDict, step_tokens: list[int], args) -> dict:
     """Searches for torch's best configuration, then races it against ours."""
     told = lambda contender: settings_of(config, contender, args)
@@ -251,6 +257,7 @@ def run_cpu(folder: Path, config: ConfigDict, step_tokens: list[int], args) -> d
     rounded = {"torch, rounded": told({**TORCH["sdpa, fused AdamW"], "rounded": True})}
     untimed = race(folder, rounded, args, num_turns=num_turns, together=False)
     result = summarize(records, step_tokens, args)
+    result["vector_units"] = vector_units(args.peer_python)
     result |= {"torch_configurations_tokens_per_second": rates, "torch_configuration": best}
     return result | compare_curves({name: r.losses for name, r in {**records, **untimed}.items()}, args)
 
