@@ -34,10 +34,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ is no part of the installed package
 
 import jax
-import matplotlib
 import numpy as np
 import packed
 from absl import logging
+from curves import compare_curves  # benchmarks/curves.py
 from ml_collections import ConfigDict
 
 from convert.card import Card
@@ -183,43 +183,6 @@ def settings_of(config: ConfigDict, contender: dict, args) -> dict:
     return {**common, "device": "cpu" if args.cpu else "cuda", "cores": args.cores, **contender}
 
 
-def compare_losses(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Largest difference within the first step, the first 10, and every further stretch of steps."""
-    difference = np.abs(np.array(ours) - np.array(theirs))
-    ends = [end for end in (1, 10, 50, 100, 200, 400, 800) if end < len(difference)] + [len(difference)]
-    starts = [0, *ends[:-1]]
-    return {f"steps {a + 1}-{b}": float(difference[a:b].max()) for a, b in zip(starts, ends, strict=True)}
-
-
-def thin(losses: list[float], most: int = 100) -> dict[str, list[float]]:
-    steps = np.unique(np.linspace(1, len(losses), min(most, len(losses))).astype(int))
-    return {"steps": steps.tolist(), "losses": [round(losses[step - 1], 6) for step in steps]}
-
-
-def plot(curves: dict[str, list[float]], path: Path) -> None:
-    """Losses overlaid, and their distance from ours below."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(7, 6), sharex=True, height_ratios=[3, 2])
-    for number, (name, losses) in enumerate(curves.items()):
-        steps = np.arange(1, len(losses) + 1)
-        above.plot(steps, losses, label=name, linewidth=3.5 - number, alpha=0.8)
-        if name != "ours":
-            distance = np.abs(np.array(losses) - np.array(curves["ours"]))
-            below.semilogy(
-                steps, np.maximum(distance, 1e-9), color=f"C{number}", linewidth=0.8, label=f"|{name} - ours|"
-            )
-    above.set_ylabel("loss of the step")
-    below.set_ylabel("difference")
-    below.set_xlabel("step")
-    for axes in (above, below):
-        axes.legend(frameon=False)
-        axes.grid(alpha=0.3)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-
-
 def versions(python: str) -> dict[str, str]:
     """Of what takes part, as `python` finds it."""
     names = ["jax", "optax", "flax", "torch", "transformers", "trl", "liger-kernel", "flash-attn", "accelerate"]
@@ -259,7 +222,8 @@ def run_cpu(folder: Path, config: ConfigDict, step_tokens: list[int], args) -> d
     result = summarize(records, step_tokens, args)
     result["vector_units"] = vector_units(args.peer_python)
     result |= {"torch_configurations_tokens_per_second": rates, "torch_configuration": best}
-    return result | compare_curves({name: r.losses for name, r in {**records, **untimed}.items()}, args)
+    curves = {name: record.losses for name, record in {**records, **untimed}.items()}
+    return result | compare_curves(curves, args.output.with_suffix(".png"))
 
 
 def run_card(folder: Path, config: ConfigDict, step_tokens: list[int], args) -> dict:
@@ -275,7 +239,8 @@ def run_card(folder: Path, config: ConfigDict, step_tokens: list[int], args) -> 
         result["contenders"][name]["holds"] = CARD[name][1]
         rates = [record.summary(step_tokens, args.turn_steps).get("tokens_per_second") for record in records]
         result["contenders"][name]["tokens_per_second_of_repeats"] = rates
-    return result | compare_curves({n: r[0].losses for n, r in merged.items() if not r[0].error}, args)
+    curves = {name: of_name[0].losses for name, of_name in merged.items() if not of_name[0].error}
+    return result | compare_curves(curves, args.output.with_suffix(".png"))
 
 
 def summarize(records: dict[str, Record], step_tokens: list[int], args) -> dict:
@@ -290,12 +255,6 @@ def summarize(records: dict[str, Record], step_tokens: list[int], args) -> dict:
                         "least_and_most": [by_turn.min(), by_turn.max()],
                         "peak_bytes": contenders["ours"]["peak_bytes"] / contenders[name]["peak_bytes"]}  # fmt: skip
     return {"contenders": contenders, "ours_to": ratios}
-
-
-def compare_curves(curves: dict[str, list[float]], args) -> dict:
-    plot(curves, args.output.with_suffix(".png"))
-    differences = {n: compare_losses(curves["ours"], losses) for n, losses in curves.items() if n != "ours"}
-    return {"largest_loss_difference_from_ours": differences, "losses": {n: thin(ls) for n, ls in curves.items()}}
 
 
 def prepare(args, folder: Path) -> tuple[ConfigDict, list[StepBatch]]:

@@ -1,49 +1,17 @@
-"""pytest tests/data/test_sources.py: files, folders and the hub are streamed; what is damaged is counted or refused."""
+"""pytest tests/data/test_sources.py: files and folders are streamed; what is damaged is counted or refused."""
 
-import gzip
 import inspect
 import json
 import tracemalloc
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
+from source_files import gsm8k, read, show, write, write_parquet
 
 from tiny_reasoning_jax.data import files, sources
 from tiny_reasoning_jax.data.problems import Dropped, Problem, dump_problem, stream_problems
 from tiny_reasoning_jax.errors import UserError
-
-
-def gsm8k(number=4, **more) -> dict:
-    return {"question": f"How many are {number}?", "answer": f"They are {number}.\n#### {number}"} | more
-
-
-def write(path, *records):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(record) + "\n" for record in records)
-    if path.name.endswith(".gz"):
-        path.write_bytes(gzip.compress(text.encode()))
-    else:
-        path.write_text(text, encoding="utf-8")
-    return path
-
-
-def write_parquet(path, records, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path, **options)
-    return path
-
-
-def read(spec, *args) -> list[Problem | Dropped]:
-    return list(sources.read_source(str(spec), *args))
-
-
-def show(records):
-    return [(r.id, r.answer if isinstance(r, Problem) else r.reason) for r in records]
-
-
-# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json", "a.json.gz"])
@@ -303,107 +271,3 @@ def test_test_problems_are_found_beside_train(tmp_path):
     assert found(str(tmp_path / "train")) is None
     write(tmp_path / "test" / "a.jsonl", gsm8k())
     assert found(str(tmp_path / "train")) == str(tmp_path / "test")
-
-
-# --- the hub, without a network -------------------------------------------------------------------
-
-
-class Broken(Exception):
-    """Of a type that nobody expects, as the hub's many libraries raise them."""
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """`datasets` with one set "org/set", made of a local file; everything but its load_dataset is real."""
-    monkeypatch.chdir(tmp_path)
-    local = write(tmp_path / "local" / "made.jsonl", *map(gsm8k, range(5)))
-    real, calls = datasets.load_dataset, []
-
-    def load_dataset(name, config=None, *, split, streaming):
-        assert streaming and name == "org/set"
-        calls.append((config, split))
-        return real("json", data_files={"train": str(local)}, split=split, streaming=True, cache_dir=str(tmp_path))
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    return calls
-
-
-@pytest.mark.parametrize(
-    ("spec", "call"),
-    [("org/set", (None, "train")), ("org/set:main", ("main", "train")), ("org/set:a-b_c:train", ("a-b_c", "train")),
-     ("org/set::train", (None, "train"))],
-)  # fmt: skip
-def test_a_hub_id_is_streamed_with_config_and_split(hub, spec, call):
-    found = read(spec)
-    assert show(found) == [(f"{spec}:{row + 1}", str(row)) for row in range(5)]
-    assert {record.source for record in found} == {"org/set"} and hub == [call]
-
-
-def test_an_unknown_split_says_which_there_are(hub):
-    with pytest.raises(UserError, match=r"split 'test': ValueError: .*train.*hf download"):
-        sources.read_source("org/set:main:test")
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConnectionError("Couldn't reach 'org/set' on the Hub"),
-        datasets.exceptions.DatasetNotFoundError("Dataset 'org/set' doesn't exist on the Hub"),
-        ValueError("Config name is missing. Pick one among: ['main', 'socratic']"),
-        Broken("what"),
-    ],
-)
-def test_a_hub_that_does_not_give_is_the_users_to_mend_at_once(monkeypatch, tmp_path, error):
-    def fail(*args, **options):
-        raise error
-
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(datasets, "load_dataset", fail)
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
-    for function in (sources.read_source, sources.mark_source):
-        with pytest.raises(UserError, match=r"data.source='org/set' is no file.*give the folder") as raised:
-            function("org/set")
-        assert str(error) in str(raised.value)
-
-
-def test_a_stream_that_breaks_is_not_taken_for_one_that_ended(monkeypatch, tmp_path):
-    def give(kind):
-        yield from map(gsm8k, range(3))
-        if kind is not None:
-            raise kind("connection lost")
-
-    monkeypatch.chdir(tmp_path)
-    for kind in (ConnectionError, Broken, EOFError):
-        stream = datasets.IterableDataset.from_generator(give, gen_kwargs={"kind": kind})
-        monkeypatch.setattr(datasets, "load_dataset", lambda *args, stream=stream, **options: stream)
-        records = sources.read_source("org/set")
-        assert [next(records).answer for _ in range(3)] == ["0", "1", "2"]
-        with pytest.raises(UserError, match="broke off after 3 records: connection lost"):
-            next(records)
-    short = datasets.IterableDataset.from_generator(give, gen_kwargs={"kind": None})
-    short.info.splits = {"train": datasets.SplitInfo("train", num_examples=4)}
-    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: short)
-    with pytest.raises(UserError, match="gave 3 of the 4 records that its card announces"):
-        read("org/set")
-
-
-def test_without_the_library_the_message_names_the_extra(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    path = write_parquet(tmp_path / "a.parquet", [gsm8k()])
-    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    for spec in ("org/set", path):
-        with pytest.raises(UserError, match=r'pip install "tiny_reasoning_jax\[hub\]"'):
-            read(spec)
-
-
-def test_a_local_folder_comes_before_the_hub(hub, tmp_path):
-    write(tmp_path / "org" / "set" / "a.jsonl", gsm8k(7))
-    assert show(read("org/set")) == [("a.jsonl:1", "7")] and hub == []
-
-
-def test_the_hubs_mark_is_its_newest_commit(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    info = type("Info", (), {"sha": "abc123"})
-    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda self, name: info if name == "org/set" else None)
-    assert sources.mark_source("org/set:main") == "org/set:main at revision abc123"
