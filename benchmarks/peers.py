@@ -306,6 +306,8 @@ def parse() -> argparse.Namespace:
     )
     args.num_warm_turns = 1 if args.cpu else 4
     args.num_steps -= args.num_steps % args.turn_steps
+    if args.cpu and args.search_turns * args.turn_steps > args.num_steps:
+        parser.error(f"the search takes {args.search_turns} turns of {args.turn_steps} steps, --num-steps has fewer")
     args.output = args.output or RESULTS / ("peers_cpu.json" if args.cpu else "peers.json")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     return args
