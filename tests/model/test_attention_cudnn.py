@@ -60,9 +60,11 @@ def assert_equals_the_reference(attend, heads, rows):
     q, k, v, cotangent = inputs(heads)
     segment_ids = segment_ids_of(rows)
     real = (segment_ids != 0)[:, :, None, None]
+    out, *gradients = forward_backward(attend, q, k, v, segment_ids, cotangent)
     expected = forward_backward(attention.reference, q, k, v, segment_ids, cotangent)
-    for a, b in zip(forward_backward(attend, q, k, v, segment_ids, cotangent), expected, strict=True):
+    for a, b in zip((np.where(real, out, 0), *gradients), expected, strict=True):
         np.testing.assert_allclose(a, np.where(real, b, 0), rtol=0, atol=1e-5)
+    assert np.all(np.isfinite(out)) and not any(np.any(np.where(real, 0, gradient)) for gradient in gradients)
 
 
 @pytest.fixture
@@ -83,30 +85,31 @@ def test_heads_and_slots_make_no_difference(emulated, heads, slots_per_row):
 
 
 def test_offsets_of_an_example_by_hand():
-    """Rows of 4 tokens, 16 query heads, 8 key/value heads, 128 wide; three slots a row, two passes."""
+    """Rows of 4 tokens, 16 query heads, 8 key/value heads, 128 wide; two slots a row, two passes."""
     ids = jnp.array([[1, 1, 2, 0], [1, 2, 3, 3], [0, 1, 2, 0]])
     segments = cudnn.find_segments(ids, 18)
-    assert segments.count == 7
+    assert segments.count == 8
+    np.testing.assert_array_equal(segments.number, [[0, 0, 1, 1], [2, 3, 4, 4], [5, 6, 7, 7]])
     slots = cudnn.fill_slots(segments, jnp.int32(0), 2, 16, 8, 128)
-    np.testing.assert_array_equal(slots.lengths, [[2, 1], [1, 1], [2, 1]])
-    tokens = np.array([[0, 2, 4], [5, 6, 9], [12, 12, 12]])  # six sequences, then the end
+    np.testing.assert_array_equal(slots.lengths, [[2, 2], [1, 1], [2, 1]])
+    tokens = np.array([[0, 2, 4], [5, 6, 8], [12, 12, 12]])  # six sequences, then the end
     np.testing.assert_array_equal(slots.q_offsets, tokens * 16 * 128)
     np.testing.assert_array_equal(slots.kv_offsets, tokens * 8 * 128)
-    np.testing.assert_array_equal(slots.taken, [[0, 0, 1, -1], [2, 3, 4, 4], [-1, 5, -1, -1]])
+    np.testing.assert_array_equal(slots.taken, [[0, 0, 1, 1], [2, 3, 4, 4], [5, -1, -1, -1]])
     rest = cudnn.fill_slots(segments, jnp.int32(6), 2, 16, 8, 128)
-    np.testing.assert_array_equal(rest.lengths, [[1, 0], [0, 0], [0, 0]])
-    np.testing.assert_array_equal(rest.kv_offsets.ravel(), [10 * 8 * 128] + [12 * 8 * 128] * 8)
-    np.testing.assert_array_equal(rest.taken, [[-1, -1, -1, -1], [-1, -1, -1, -1], [-1, -1, 0, -1]])
+    np.testing.assert_array_equal(rest.lengths, [[1, 2], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(rest.kv_offsets.ravel(), [9 * 8 * 128, 10 * 8 * 128] + [12 * 8 * 128] * 7)
+    np.testing.assert_array_equal(rest.taken, [[-1, -1, -1, -1], [-1, -1, -1, -1], [-1, 0, 1, 1]])
 
 
 def test_offsets_are_those_of_jax_where_jax_is_right():
     """With as many key/value heads as query heads its private wrapper arranges the same operands."""
     fused = cudnn._fused_attention()
-    lengths = np.array([[5, 1, 30], [40, 3, -1]], np.int32)
+    lengths = np.array([[5, 1, 90], [40, 56, -1]], np.int32)
     offsets = np.array([[0, 5, 6, -1], [0, 40, -1, -1]], np.int32)
     like = jnp.zeros((B, T, N, H))
     theirs = fused._fix_seqlen_offsets(*map(jnp.asarray, (lengths, lengths, offsets, offsets)), like, like)
-    segments = cudnn.find_segments(jnp.asarray(segment_ids_of(((5, 1, 30, 0), (40, 3, 0)))), B * T)
+    segments = cudnn.find_segments(jnp.asarray(segment_ids_of(((5, 1, 90), (40, 56)))), B * T)
     ours = cudnn.fill_slots(segments, jnp.int32(0), 3, N, N, H)
     for a, b in zip((ours.lengths, ours.lengths, ours.q_offsets, ours.kv_offsets), theirs, strict=True):
         np.testing.assert_array_equal(a, b)

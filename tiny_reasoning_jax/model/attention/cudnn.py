@@ -41,7 +41,7 @@ def attend(
     segment_ids: Int[Array, "B T"],
     slots_per_row: int = 4,
 ) -> Float[Array, "B T N H"]:
-    """Attention of packed rows; a segment is a run of equal ids, 0 is padding, whose output is 0.
+    """Attention of packed rows; a segment is a run of equal ids, 0 is padding, whose output is finite and seen by none.
 
     Args:
       q: queries, bfloat16 or float16.
@@ -111,11 +111,15 @@ _attend.defvjp(_attend_forward, _attend_backward)
 class Segments(NamedTuple):
     """The segments of a micro-batch in the order in which they lie, B * T tokens one after the other.
 
+    Padding belongs to the segment before it, which does not see it, or is one of its own where a row begins with it. So
+    the kernels write every place, and nothing that they write has to be put right: on the output and the gradients
+    that would read and write 0.4 GB a layer at 16k tokens of Qwen3-1.7B, 1 % of a step on an H100 (computed).
+
     Attributes:
       starts: index of each segment's first token; B * T for what is not there.
       lengths: its tokens; 0 for what is not there.
       count: how many there are.
-      number: of each token, that of its segment; -1 for padding.
+      number: of each token, that of its segment.
     """
 
     starts: Int[Array, "S"]
@@ -127,14 +131,11 @@ class Segments(NamedTuple):
 def find_segments(segment_ids: Int[Array, "B T"], size: int) -> Segments:
     """The segments as a list of `size`, which must hold them all: B * T or more."""
     last = segment_ids.size
-    before = jnp.pad(segment_ids[:, :-1], ((0, 0), (1, 0)))  # a row does not go on from the one above it
-    after = jnp.pad(segment_ids[:, 1:], ((0, 0), (0, 1)))
-    real = segment_ids != 0
-    begins, ends = real & (segment_ids != before), real & (segment_ids != after)
-    starts = jnp.nonzero(begins.ravel(), size=size, fill_value=last)[0].astype(jnp.int32)
-    lengths = jnp.nonzero(ends.ravel(), size=size, fill_value=last - 1)[0].astype(jnp.int32) + 1 - starts
-    number = jnp.cumsum(begins.ravel(), dtype=jnp.int32).reshape(real.shape) - 1
-    return Segments(starts, lengths, jnp.sum(begins, dtype=jnp.int32), jnp.where(real, number, -1))
+    begins = (segment_ids != 0) & (segment_ids != jnp.roll(segment_ids, 1, axis=1))
+    begins = begins.at[:, 0].set(True).ravel()  # a row does not go on from the one above it
+    starts = jnp.nonzero(begins, size=size, fill_value=last)[0].astype(jnp.int32)
+    number = jnp.cumsum(begins, dtype=jnp.int32).reshape(segment_ids.shape) - 1
+    return Segments(starts, jnp.diff(starts, append=last), jnp.sum(begins, dtype=jnp.int32), number)
 
 
 class Slots(NamedTuple):
@@ -167,25 +168,24 @@ def fill_slots(segments: Segments, first: Int[Array, ""], slots_per_row: int, N:
     return Slots(lengths.reshape(B, slots_per_row), tokens * (N * H), tokens * (K * H), starts, taken)
 
 
-def _in_passes(segment_ids, slots_per_row: int, heads: tuple[int, int, int], compute: Callable, zeros: tuple):
-    """Runs `compute(slots) -> arrays [B, T, ...]` on all segments; what no pass computed (padding) keeps `zeros`."""
+def _in_passes(segment_ids, slots_per_row: int, heads: tuple[int, int, int], compute: Callable):
+    """Runs `compute(slots) -> arrays [B, T, ...]` on all segments, as many at a time as there are slots."""
     B, T = segment_ids.shape
     slots = B * slots_per_row
     segments = find_segments(segment_ids, -(-B * T // slots) * slots)
 
-    def one_pass(first, results):
+    def one_pass(carry):
+        first, results = carry
         filled = fill_slots(segments, first, slots_per_row, *heads)
         mine = lambda x: (filled.taken >= 0).reshape(B, T, *[1] * (x.ndim - 2))
         # What the kernel did not write may be anything, NaN included.
-        return tuple(jnp.where(mine(new), new, old) for new, old in zip(compute(filled), results, strict=True))
+        merged = (jnp.where(mine(new), new, old) for new, old in zip(compute(filled), results, strict=True))
+        return first + slots, tuple(merged)
 
-    first_pass = one_pass(jnp.int32(0), zeros)  # outside the loop, where XLA need not keep the zeros
-    _, results = jax.lax.while_loop(
-        lambda carry: carry[0] < segments.count,
-        lambda carry: (carry[0] + slots, one_pass(*carry)),
-        (jnp.int32(slots), first_pass),
-    )
-    return results
+    # The first pass has nothing to be merged with: what it did not write, a later one will.
+    first_pass = tuple(compute(fill_slots(segments, jnp.int32(0), slots_per_row, *heads)))
+    goes_on = lambda carry: carry[0] < segments.count
+    return jax.lax.while_loop(goes_on, one_pass, (jnp.int32(slots), first_pass))[1]
 
 
 def _forward(q, k, v, segment_ids, slots_per_row):
@@ -202,8 +202,7 @@ def _forward(q, k, v, segment_ids, slots_per_row):
         place = jnp.where(slots.taken >= 0, positions - slots.starts[slot], 0)
         return out, stats[slot, :, place]
 
-    zeros = (jnp.zeros_like(q), jnp.zeros((B, T, N), jnp.float32))
-    return _in_passes(segment_ids, slots_per_row, (N, k.shape[2], H), compute, zeros)
+    return _in_passes(segment_ids, slots_per_row, (N, k.shape[2], H), compute)
 
 
 def _backward(q, k, v, segment_ids, out, lse, d_out, slots_per_row):
@@ -216,8 +215,7 @@ def _backward(q, k, v, segment_ids, out, lse, d_out, slots_per_row):
         arrays = (stats.swapaxes(1, 2), out, d_out)
         return _kernel_backward(q, k, v, slots.lengths, slots.q_offsets, slots.kv_offsets, *arrays)
 
-    zeros = (jnp.zeros_like(q), jnp.zeros_like(k), jnp.zeros_like(v))
-    return _in_passes(segment_ids, slots_per_row, (N, k.shape[2], H), compute, zeros)
+    return _in_passes(segment_ids, slots_per_row, (N, k.shape[2], H), compute)
 
 
 def _kernel_forward(q, k, v, lengths, q_offsets, kv_offsets):
