@@ -75,7 +75,8 @@ FLAGS = {
     "no Triton products": "--xla_gpu_enable_triton_gemm=false",
     "no command buffers": "--xla_gpu_enable_command_buffer=",
     "latency hiding": "--xla_gpu_enable_latency_hiding_scheduler=true",
-    "XLA may recompute": "--xla_disable_hlo_passes=",
+    "XLA may recompute": "--xla_disable_hlo_passes=dot-merger",
+    "XLA may join products": "--xla_disable_hlo_passes=rematerialization",
     "cuBLASLt": "--xla_gpu_enable_cublaslt=true",
 }
 SECTIONS = ("ceilings", "step", "attention", "loss", "remat", "long", "cards", "checkpoint", "merged", "flags")
@@ -136,7 +137,10 @@ class Bench:
             self._keep(section, name, {"skipped": f"--seconds={self.args.seconds} were used up"})
             return None
         environment = dict(self.environment)
-        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {flags}".strip()
+        # In place of a flag of that name: of one that takes a list XLA would join the two.
+        replaced = flags.partition("=")[0]
+        others = [flag for flag in environment["XLA_FLAGS"].split() if flag.partition("=")[0] != replaced]
+        environment["XLA_FLAGS"] = " ".join([*others, flags]).strip()
         common = {"spec": self.spec, "dtype": self.dtype, "started": time.time()}
         command = [sys.executable, str(Path(__file__).with_name("step_parts.py")), part, json.dumps(common | arguments)]
         began = time.monotonic()

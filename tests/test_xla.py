@@ -21,7 +21,8 @@ def test_flags_are_set_and_the_users_own_stay(monkeypatch):
     monkeypatch.setattr(xla.importlib.metadata, "version", lambda name: "0.10.2")
     xla.set_environment()
     expected = (
-        "--xla_disable_hlo_passes=rematerialization --xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
+        "--xla_disable_hlo_passes=rematerialization,dot-merger "
+        "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT"
     )
     assert os.environ["XLA_FLAGS"] == expected
     assert os.environ["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.92"
@@ -36,7 +37,7 @@ def test_a_later_xla_gets_no_experimental_flag(monkeypatch):
     monkeypatch.delenv("XLA_FLAGS", raising=False)
     monkeypatch.setattr(xla.importlib.metadata, "version", lambda name: "0.12.0")
     xla.set_environment()
-    assert os.environ["XLA_FLAGS"] == "--xla_disable_hlo_passes=rematerialization"
+    assert os.environ["XLA_FLAGS"] == "--xla_disable_hlo_passes=rematerialization,dot-merger"
 
 
 def test_the_flags_are_ones_that_this_xla_knows():

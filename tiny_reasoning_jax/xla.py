@@ -18,7 +18,10 @@ from tiny_reasoning_jax.errors import UserError
 FLAGS = {
     # Near the card's limit XLA recomputes activations on its own, without a word: train.remat decides that, and the
     # plan must show what a rung of it really takes.
-    "--xla_disable_hlo_passes": "rematerialization",
+    # Small products that share an operand it joins, q, k and v of up to 8k tokens: it copies the weights together, the
+    # results and gradients apart. Not joined a layer of the 24 GB recipe moves 9 % less between the card's memory and
+    # its kernels (python benchmarks/traffic.py; time not measured on a GPU).
+    "--xla_disable_hlo_passes": "rematerialization,dot-merger",
 }
 # Flags that later versions may drop, and an unknown flag ends the process: set with the jaxlib versions that have them.
 EXPERIMENTAL = {

@@ -1,0 +1,119 @@
+"""What a layer reads and writes between its matrix products, by compiling the step for a card: no card is needed.
+
+    python benchmarks/traffic.py [--rows 80gb 48gb 24gb]
+
+Needs JAX's CUDA wheels (pip install -e ".[cuda12]"). A micro-step of a recipe of plan.py is compiled with few layers
+and with two more; half of the difference is a layer's. Counted are the kernels of the program as it would run, and the
+bytes of their operands and results, each once: what a kernel keeps in the card's caches is not known here. Products are
+those of cuBLAS, which are taken on a card where they are faster than the compiler's own. Passes of cuDNN's attention
+beyond the first are left out, as in rows of few examples.
+
+"rest" is what is neither product nor attention: norms, rotation, gate, sums of residuals, copies, and adding to the
+accumulator. A card that reaches nine tenths of its bandwidth takes the milliseconds that are printed for it; they come
+on top of the products'. Nothing is measured on a GPU here. Writes benchmarks/results/traffic.json.
+"""
+
+import argparse
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+from jax import numpy as jnp
+
+import plan  # benchmarks/plan.py; sets the environment before jax is imported
+from tiny_reasoning_jax import plan_stage
+from tiny_reasoning_jax.model.qwen3 import ModelDef
+from tiny_reasoning_jax.plan import cards, memory
+
+RESULTS = Path(__file__).parent / "results" / "traffic.json"
+LAYERS = (3, 5)
+SHARE_OF_BANDWIDTH = 0.9
+# HLO's names of dtypes where they are not numpy's.
+DTYPES = {"pred": "bool", "bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
+FREE = {"parameter", "tuple", "get-tuple-element", "constant", "bitcast", "optimization-barrier", "after-all", "while"}
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\([^=]*?\)|\S+) ([\w\-]+)\((.*)$")
+
+
+def num_bytes(shape: str) -> int:
+    """Of an HLO shape, tuples included: "(f32[4,4096]{1,0}, bf16[2])"."""
+    total = 0
+    for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape):
+        name = DTYPES.get(dtype) or re.sub(r"^([su])(\d+)$", lambda m: {"s": "int", "u": "uint"}[m[1]] + m[2], dtype)
+        size = jnp.dtype(name).itemsize
+        for dim in filter(None, dims.split(",")):
+            size *= int(dim)
+        total += size
+    return total
+
+
+def kind_of(instruction: str, line: str) -> str:
+    """What a kernel is for."""
+    target = re.search(r'custom_call_target="([^"]*)"', line)
+    if target and "cublas" in target[1]:
+        return "products"
+    if target and ("fmha" in target[1] or "triton" in target[1]):
+        return "attention"
+    if " dot(" in line or instruction == "dot":
+        raise SystemExit(f"a product that cuBLAS does not compute, which this cannot tell from the rest: {line[:200]}")
+    return "rest"
+
+
+def count(text: str) -> dict[str, list[int]]:
+    """Kernels and bytes of the main computation of a compiled module, by kind; loops are left out."""
+    lines = re.sub(r"/\*index=\d+\*/", "", text).split("\nENTRY ", 1)[1].splitlines()
+    found = [match.groups() for match in map(INSTRUCTION.match, lines) if match]
+    shapes = {name: shape for name, shape, _, _ in found}
+    totals = {"products": [0, 0], "attention": [0, 0], "rest": [0, 0]}
+    for _, shape, instruction, rest in found:
+        if instruction in FREE:
+            continue
+        operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
+        total = totals[kind_of(instruction, rest)]
+        total[0] += 1
+        total[1] += num_bytes(shape) + sum(num_bytes(shapes.get(operand, "")) for operand in operands)
+    return totals
+
+
+def compile_micro_step(row: str, num_layers: int) -> str:
+    """The program, after everything that the compiler does to it, as text."""
+    name, config = plan.make_config(row)
+    card, train = cards.find(name), config.train
+    spec = dataclasses.replace(plan_stage.find_spec(config), num_hidden_layers=num_layers)
+    model_def = ModelDef(spec, train.compute_dtype, train.attention, train.remat)
+    program = memory.program_names(train)[0]
+    lowered = memory.lower(program, model_def, train, cards.sharding(card))
+    # Timing candidates needs the card.
+    return lowered.compile({"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}).as_text()
+
+
+def measure(row: str) -> dict:
+    """A layer's kernels, bytes and milliseconds by kind."""
+    few, more = (count(compile_micro_step(row, num_layers)) for num_layers in LAYERS)
+    name, config = plan.make_config(row)
+    card, train = cards.find(name), config.train
+    layer = {}
+    for kind in few:
+        kernels, size = ((b - a) / (LAYERS[1] - LAYERS[0]) for a, b in zip(few[kind], more[kind], strict=True))
+        milliseconds = size / (SHARE_OF_BANDWIDTH * card.bandwidth) * 1e3
+        layer[kind] = {"kernels": kernels, "gb": round(size / 1e9, 3), "ms": round(milliseconds, 3)}
+    tokens = train.batch_size // train.accum_steps * train.seq_len
+    return {
+        "row": row, "card": card.name, "program": memory.program_names(train)[0], "tokens_per_micro_step": tokens,
+        "remat": train.remat, "attention": train.attention, "layer": layer,
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Compiles the rows and writes what they say."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="*", choices=plan.ROWS, default=["80gb", "48gb", "24gb", "16gb"])
+    results = []
+    for row in parser.parse_args().rows:
+        results.append(measure(row))
+        print(json.dumps(results[-1]), flush=True)
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
