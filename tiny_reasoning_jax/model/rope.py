@@ -33,5 +33,6 @@ def rotate(x: Float[Array, "B T heads H"], angles: Angles) -> Float[Array, "B T 
     """
     cos, sin = (table[:, :, None, None] for table in angles)
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
-    sign = jnp.array([[-1.0], [1.0]])
-    return (halves * cos + sign * sin * halves[..., ::-1, :]).reshape(x.shape).astype(x.dtype)
+    is_first = jax.lax.broadcasted_iota(jnp.int32, (2, 1), 0) == 0
+    turned = halves * cos + jnp.where(is_first, -sin, sin) * halves[..., ::-1, :]
+    return turned.reshape(x.shape).astype(x.dtype)
