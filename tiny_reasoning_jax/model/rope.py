@@ -25,14 +25,34 @@ def rope_angles(positions: Int[Array, "B T"], head_dim: int, theta: float) -> An
     return jax.lax.platform_dependent(positions, cpu=lambda rows: jax.lax.map(turn, rows), default=turn)
 
 
+@jax.custom_vjp
 def rotate(x: Float[Array, "B T heads H"], angles: Angles) -> Float[Array, "B T heads H"]:
     """Turns dimensions (i, i + H/2) of every head by its angle; computed in float32, returned in x's dtype.
 
-    The halves change places by a reversed axis, not by joining two results: behind a concatenation the GPU's compiler
-    starts new kernels, 0.3 GB of traffic a layer at 16k tokens of Qwen3-1.7B.
+    On a CPU the two halves are computed apart and joined. Elsewhere they change places by a reversed axis: behind a
+    concatenation a GPU's compiler starts new kernels, 0.3 GB of traffic a layer at 16k tokens of Qwen3-1.7B; a CPU's
+    takes 4 % longer for the tiny recipe's step if the axis is reversed. The derivative turns back.
     """
-    cos, sin = (table[:, :, None, None] for table in angles)
+    return jax.lax.platform_dependent(x, *angles, cpu=_join_halves, default=_reverse_halves)
+
+
+def _join_halves(x, cos, sin):
+    cos, sin = cos[:, :, None], sin[:, :, None]
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def _reverse_halves(x, cos, sin):
+    cos, sin = cos[:, :, None, None], sin[:, :, None, None]
     halves = x.astype(jnp.float32).reshape(*x.shape[:-1], 2, -1)
     is_first = jax.lax.broadcasted_iota(jnp.int32, (2, 1), 0) == 0
     turned = halves * cos + jnp.where(is_first, -sin, sin) * halves[..., ::-1, :]
     return turned.reshape(x.shape).astype(x.dtype)
+
+
+def _rotate_back(angles, d_out):
+    cos, sin = angles
+    return rotate(d_out, (cos, -sin)), None
+
+
+rotate.defvjp(lambda x, angles: (rotate(x, angles), angles), _rotate_back)
