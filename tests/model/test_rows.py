@@ -22,7 +22,18 @@ def test_reductions_are_the_plain_ones(shape):
     np.testing.assert_allclose(jax.jit(rows.row_sum)(x), exact.sum(-1), rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(jax.jit(rows.row_max)(x), np.asarray(x).max(-1))
     np.testing.assert_allclose(jax.jit(rows.column_sum)(x), exact.sum(tuple(range(x.ndim - 1))), rtol=1e-5, atol=1e-4)
-    np.testing.assert_allclose(jax.jit(rows.log_sum_exp)(x), np.log(np.exp(exact).sum(-1)), rtol=1e-6)
+    for log_sum_exp in (rows.log_sum_exp, rows._log_sum_exp_in_one_pass):  # a CPU's, and a GPU's
+        np.testing.assert_allclose(jax.jit(log_sum_exp)(x), np.log(np.exp(exact).sum(-1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("log_sum_exp", [rows.log_sum_exp, rows._log_sum_exp_in_one_pass])
+def test_a_log_sum_exp_neither_overflows_nor_hides_what_is_not_finite(log_sum_exp):
+    row = np.linspace(-50, 50, 64, dtype=np.float32)
+    for factor in (0.0, 1.0, 1e4, 1e30):
+        exact = np.logaddexp.reduce(np.float64(factor * row))
+        np.testing.assert_allclose(log_sum_exp(jnp.asarray(factor * row)), exact, rtol=1e-6)
+    for bad in (np.nan, np.inf):
+        assert not np.isfinite(log_sum_exp(jnp.asarray(row).at[17].set(bad)))
 
 
 def test_softmax_and_its_derivative_are_jax_s_own():

@@ -38,9 +38,30 @@ def column_sum(x: Float[Array, "*rows n"]) -> Float[Array, "n"]:
 
 
 def log_sum_exp(x: Float[Array, "*rows n"]) -> Float[Array, "*rows"]:
-    """log(sum(exp(x))) along the last axis, of finite numbers."""
-    most = row_max(x)
-    return most + jnp.log(row_sum(jnp.exp(x - most[..., None])))
+    """log(sum(exp(x))) along the last axis, of finite numbers; not to be differentiated.
+
+    A CPU finds the largest number of a row first. Elsewhere a row is read once: of 1,024 rows of Qwen3's logits 0.6 GB
+    are read, not 1.2.
+    """
+
+    def in_two_passes(x):
+        most = row_max(x)
+        return most + jnp.log(row_sum(jnp.exp(x - most[..., None])))
+
+    return jax.lax.platform_dependent(x, cpu=in_two_passes, default=_log_sum_exp_in_one_pass)
+
+
+def _log_sum_exp_in_one_pass(x):
+    """Keeps of each part of a row its largest number and the sum relative to it (arXiv 1805.02867)."""
+
+    def join(one, other):
+        most = jnp.maximum(one[0], other[0])
+        weight = jnp.exp(jnp.minimum(one[0], other[0]) - most)
+        return most, jnp.where(one[0] == most, one[1] + weight * other[1], other[1] + weight * one[1])
+
+    nothing = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype), jnp.zeros((), x.dtype)
+    most, total = jax.lax.reduce((x, jnp.ones_like(x)), nothing, join, (x.ndim - 1,))
+    return most + jnp.log(total)
 
 
 def _reduce(reduce, x):
