@@ -54,7 +54,7 @@ def make_inputs(B: int, T: int, num_segments: int, heads: tuple[int, int, int], 
 
 
 def forward_flops(ids: jax.Array, heads: tuple[int, int, int]) -> float:
-    """FLOPs of the forward pass: a query of a segment sees on average half its segment; padding (0) needs none."""
+    """FLOPs of the forward pass: a query of a segment sees on average half its segment; padding (0) is not counted."""
     squares = sum(float(np.sum(np.bincount(row)[1:] ** 2.0)) for row in np.asarray(ids))
     return 2 * heads[0] * heads[2] * squares
 

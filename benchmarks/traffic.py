@@ -19,8 +19,6 @@ import json
 import re
 from pathlib import Path
 
-from jax import numpy as jnp
-
 import plan  # benchmarks/plan.py; sets the environment before jax is imported
 from tiny_reasoning_jax import plan_stage
 from tiny_reasoning_jax.model.qwen3 import ModelDef
@@ -29,8 +27,6 @@ from tiny_reasoning_jax.plan import cards, memory
 RESULTS = Path(__file__).parent / "results" / "traffic.json"
 LAYERS = (3, 5)
 SHARE_OF_BANDWIDTH = 0.9
-# HLO's names of dtypes where they are not numpy's.
-DTYPES = {"pred": "bool", "bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
 FREE = {"parameter", "tuple", "get-tuple-element", "constant", "bitcast", "optimization-barrier", "after-all", "while"}
 INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\([^=]*?\)|\S+) ([\w\-]+)\((.*)$")
 
@@ -38,40 +34,41 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\([^=]*?\)|\S+) ([\w\-]
 def num_bytes(shape: str) -> int:
     """Of an HLO shape, tuples included: "(f32[4,4096]{1,0}, bf16[2])"."""
     total = 0
-    for dtype, dims in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", shape):
-        name = DTYPES.get(dtype) or re.sub(r"^([su])(\d+)$", lambda m: {"s": "int", "u": "uint"}[m[1]] + m[2], dtype)
-        size = jnp.dtype(name).itemsize
+    for bits, dims in re.findall(r"\b(?:pred|[a-z]+(\d+))\[([\d,]*)\]", shape):
+        size = int(bits or 8)
         for dim in filter(None, dims.split(",")):
             size *= int(dim)
-        total += size
+        total += size // 8
     return total
 
 
-def kind_of(instruction: str, line: str) -> str:
-    """What a kernel is for."""
-    target = re.search(r'custom_call_target="([^"]*)"', line)
+def kind_of(instruction: str, rest: str, with_dot: set[str]) -> str:
+    """What a kernel is for; `rest` is its line from the operands on, `with_dot` computations that hold a product."""
+    target = re.search(r'custom_call_target="([^"]*)"', rest)
     if target and "cublas" in target[1]:
         return "products"
     if target and ("fmha" in target[1] or "triton" in target[1]):
         return "attention"
-    if " dot(" in line or instruction == "dot":
-        raise SystemExit(f"a product that cuBLAS does not compute, which this cannot tell from the rest: {line[:200]}")
+    called = re.search(r"calls=%?([\w.\-]+)", rest)
+    if instruction == "dot" or called and called[1] in with_dot:
+        raise SystemExit(f"a product that cuBLAS does not compute, and that would count as the rest: {rest[:200]}")
     return "rest"
 
 
 def count(text: str) -> dict[str, list[int]]:
     """Kernels and bytes of the main computation of a compiled module, by kind; loops are left out."""
-    lines = re.sub(r"/\*index=\d+\*/", "", text).split("\nENTRY ", 1)[1].splitlines()
-    found = [match.groups() for match in map(INSTRUCTION.match, lines) if match]
+    others, main = re.sub(r"/\*index=\d+\*/", "", text).split("\nENTRY ", 1)
+    with_dot = {c.strip().split(" ")[0].lstrip("%") for c in re.split(r"\n\n", others) if " dot(" in c}
+    found = [match.groups() for match in map(INSTRUCTION.match, main.splitlines()) if match]
     shapes = {name: shape for name, shape, _, _ in found}
     totals = {"products": [0, 0], "attention": [0, 0], "rest": [0, 0]}
     for _, shape, instruction, rest in found:
         if instruction in FREE:
             continue
-        operands = re.findall(r"%([\w.\-]+)", rest.split("), ")[0])
-        total = totals[kind_of(instruction, rest)]
+        operands = re.findall(r"%([\w.\-]+)", rest.split(")")[0])
+        total = totals[kind_of(instruction, rest, with_dot)]
         total[0] += 1
-        total[1] += num_bytes(shape) + sum(num_bytes(shapes.get(operand, "")) for operand in operands)
+        total[1] += num_bytes(shape) + sum(num_bytes(shapes[operand]) for operand in operands)
     return totals
 
 
@@ -108,11 +105,12 @@ def main() -> None:
     """Compiles the rows and writes what they say."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="*", choices=plan.ROWS, default=["80gb", "48gb", "24gb", "16gb"])
-    results = []
     for row in parser.parse_args().rows:
-        results.append(measure(row))
-        print(json.dumps(results[-1]), flush=True)
-        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+        result = measure(row)
+        print(json.dumps(result), flush=True)
+        rows = {e["row"]: e for e in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
+        rows[row] = result
+        RESULTS.write_text(json.dumps([rows[name] for name in plan.ROWS if name in rows], indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ from tiny_reasoning_jax.errors import UserError
 
 # XLA's flags and why; a flag that stands in the user's XLA_FLAGS keeps the user's value.
 FLAGS = {
-    # Near the card's limit XLA recomputes activations on its own, without a word: train.remat decides that, and the
-    # plan must show what a rung of it really takes.
-    # Small products that share an operand it joins, q, k and v of up to 8k tokens: it copies the weights together, the
-    # results and gradients apart. Not joined a layer of the 24 GB recipe moves 9 % less between the card's memory and
-    # its kernels (python benchmarks/traffic.py; time not measured on a GPU).
+    # rematerialization: near the card's limit XLA recomputes activations on its own, without a word. That is decided by
+    # train.remat, and the plan must show what a rung of it really takes.
+    # dot-merger: XLA joins products that share an operand and are small, such as those for q, k and v of 8k tokens; it
+    # copies their weights together, and results and gradients apart. Without it a layer of the 24 GB recipe moves 8 %
+    # less between the card's memory and its kernels: python benchmarks/traffic.py --rows 24gb, and the same with
+    # XLA_FLAGS=--xla_disable_hlo_passes=rematerialization. Time was not measured on a GPU.
     "--xla_disable_hlo_passes": "rematerialization,dot-merger",
 }
 # Flags that later versions may drop, and an unknown flag ends the process: set with the jaxlib versions that have them.

@@ -42,8 +42,19 @@ def test_turns_and_its_derivative_turns_back(form, dtype):
     np.testing.assert_allclose(np.float32(d_x), turned(d_out, positions, back=True), atol=tolerance)
 
 
-def test_what_a_gpu_computes_is_what_a_cpu_computes():
+def test_both_forms_agree():
     positions, (x, _) = create()
     angles = rope.rope_angles(jnp.asarray(positions), H, THETA)
     joined, reversed_ = (FORMS[name](jnp.asarray(x, jnp.float32), angles) for name in ("join halves", "reverse halves"))
     np.testing.assert_allclose(joined, reversed_, rtol=0, atol=1e-6)
+
+
+def test_a_gpu_s_program_joins_nothing_and_keeps_the_angles_alone():
+    shape = jax.ShapeDtypeStruct((B, T, N, H), jnp.bfloat16)
+    angles = jax.eval_shape(lambda: rope.rope_angles(jnp.zeros((B, T), jnp.int32), H, THETA))
+    step = jax.jit(lambda x, angles: jax.vjp(lambda x: rope.rotate(x, angles), x)[1](x))
+    text = {p: step.trace(shape, angles).lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda")}
+    assert "concatenate" in text["cpu"] and "reverse" not in text["cpu"]
+    assert "reverse" in text["cuda"] and "concatenate" not in text["cuda"]
+    kept = jax.eval_shape(lambda x, angles: jax.vjp(lambda x: rope.rotate(x, angles), x)[1], shape, angles)
+    assert sum(leaf.size for leaf in jax.tree.leaves(kept)) == sum(table.size for table in angles)

@@ -4,12 +4,14 @@ import importlib.util
 import json
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from configs import reason
 from tiny_reasoning_jax.model.spec import PUBLISHED
 from tiny_reasoning_jax.plan import cards, choose
-from tiny_reasoning_jax.xla import cuda_wheels
+from tiny_reasoning_jax.xla import FLAGS, cuda_wheels
 
 ROOT = Path(__file__).parents[2]
 TABLE = {row["row"]: row for row in json.loads((ROOT / "benchmarks" / "results" / "plan.json").read_text())}
@@ -58,3 +60,14 @@ def test_a_row_compiled_again_is_the_same():
     module = importlib.util.spec_from_file_location("plan_benchmark", ROOT / "benchmarks" / "plan.py")
     module.loader.exec_module(benchmark := importlib.util.module_from_spec(module))
     assert benchmark.plan_early("16gb").memory.peak / cards.GIB == pytest.approx(TABLE["16gb"]["peak_gib"], rel=0.02)
+
+
+@pytest.mark.skipif(not cuda_wheels(), reason="needs JAX's CUDA wheels")
+def test_xla_joins_no_products():
+    """The name of the pass that would is right: an unknown one is ignored without a word."""
+    place = cards.sharding(cards.CARDS["rtx4080"])
+    shaped = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.bfloat16, sharding=place)
+    lowered = jax.jit(lambda x, a, b: (x @ a, x @ b)).lower(shaped(512, 256), shaped(256, 128), shaped(256, 128))
+    options = lambda passes: {"xla_gpu_autotune_level": 0, "xla_disable_hlo_passes": passes}
+    count = lambda passes: lowered.compile(options(passes)).as_text().count(" dot(")
+    assert (count(FLAGS["--xla_disable_hlo_passes"]), count("rematerialization")) == (2, 1)

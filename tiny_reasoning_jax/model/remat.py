@@ -8,7 +8,7 @@ The layer's values are named where they are made (`name`), and a rung says which
   some   ATTENTION                                        the same, and the products with gate and up
   full   nothing                                          everything but the product with down, whose result is not used
 
-ATTENTION is q, k and v as they leave their products (before norm and rope, whose gradients need them so), the context,
+ATTENTION is q, k and v as they leave their products (before their norm, whose gradient needs them so), the context,
 the log-sum-exp of a kernel, and the sum after the residual; MLP is the results of gate and up.
 
 Why "some" keeps attention: per byte kept, a product with a [D, *] matrix saves D FLOPs, the attention itself as many

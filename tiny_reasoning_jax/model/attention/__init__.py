@@ -3,6 +3,7 @@
 A backend has the signature `attend(q, k, v, segment_ids) -> context`; rows are packed, and a token sees only earlier
 tokens of its own segment. A backend that drops segment ids trains on a mixture of unrelated examples and says nothing:
 every one must pass the laws in tests/model, and what runs only on a card its self-test there (self_test.py) as well.
+Of padding the output is finite, no more, and its cotangent is 0: it is in no loss, and no other token sees it.
 choice.py says which one trains where.
 """
 

@@ -11,7 +11,8 @@ from a list whose size is static, `slots_per_row` for each row, pooled over all 
 used or not, it lays out a workspace for a sequence as long as a row, and clears it in the backward pass: see
 `workspace_bytes`. A list long enough for the shortest examples would take many GiB. So the list is short, and a
 micro-batch with more segments than slots takes several passes, as many as it needs and no more: the result is the same,
-and each pass costs its clearing, the merging of its results, and a look of the host at a number on the device.
+and each pass costs its clearing, and but for the first the merging of its results and a look of the host at a number on
+the device.
 
 The backward pass is not asked for cuDNN's deterministic algorithm (XLA does under --xla_gpu_deterministic_ops): without
 it gradients of queries are added up in the order in which they come, and two equal runs may differ in the last bits.
@@ -41,7 +42,9 @@ def attend(
     segment_ids: Int[Array, "B T"],
     slots_per_row: int = 4,
 ) -> Float[Array, "B T N H"]:
-    """Attention of packed rows; a segment is a run of equal ids, 0 is padding, whose output is finite and seen by none.
+    """Attention of packed rows; a segment is a run of equal ids. Padding (0) is seen by none; its output is finite.
+
+    Its cotangent must be 0, as in training, or keys and values of the segment before it take some of it.
 
     Args:
       q: queries, bfloat16 or float16.
@@ -111,9 +114,10 @@ _attend.defvjp(_attend_forward, _attend_backward)
 class Segments(NamedTuple):
     """The segments of a micro-batch in the order in which they lie, B * T tokens one after the other.
 
-    Padding belongs to the segment before it, which does not see it, or is one of its own where a row begins with it. So
-    the kernels write every place, and nothing that they write has to be put right: on the output and the gradients
-    that would read and write 0.4 GB a layer at 16k tokens of Qwen3-1.7B, 1 % of a step on an H100 (computed).
+    Padding belongs to the segment before it, which does not see it, or is one of its own where a row begins with it: of
+    an empty row that is the whole row, with the work of one. In exchange the kernels write every place. To put right
+    what they leave unwritten, output and gradients would be read and written once more, 0.4 GB a layer at 16k tokens of
+    Qwen3-1.7B, 1 % of a step on an H100 (computed), for the few places that packing leaves empty.
 
     Attributes:
       starts: index of each segment's first token; B * T for what is not there.
