@@ -41,7 +41,19 @@ def get_config() -> config_dict.ConfigDict:
     # train.attention; slower. It stands in the command, where it is seen before JAX starts, or XLA_FLAGS says the same.
     config.deterministic = False
 
-    config.model = model = config_dict.ConfigDict()
+    config.model = _model()
+    config.tokenizer = _tokenizer()
+    config.data = _data()
+    config.train = _train()
+    config.checkpoint = _checkpoint()
+    config.plan = _plan()
+    config.grade = _grade()
+    config.eval = _eval()
+    return config
+
+
+def _model() -> config_dict.ConfigDict:
+    model = config_dict.ConfigDict()
     # Where weights come from: a local Hugging Face folder, a hub id, or "random" (a new Qwen3 with the shape below).
     model.source = "Qwen/Qwen3-1.7B-Base"
     # The shape used when source is "random"; Hugging Face config.json names. The vocabulary is the tokenizer's.
@@ -54,15 +66,21 @@ def get_config() -> config_dict.ConfigDict:
     model.random.head_dim = 32  # H, not derived from the width
     model.random.rope_theta = 10_000.0  # base of the rotary wavelengths, in positions
     model.random.tie_word_embeddings = True  # one matrix for embedding and head, as in Qwen3 up to 4B
+    return model
 
-    config.tokenizer = tokenizer = config_dict.ConfigDict()
+
+def _tokenizer() -> config_dict.ConfigDict:
+    tokenizer = config_dict.ConfigDict()
     # A local folder, a hub id, "model" (the one beside model.source's weights), or "procedural" (a byte-level BPE
     # trained on this run's own problems, with Qwen's special tokens).
     tokenizer.source = "model"
     # Vocabulary size of a "procedural" tokenizer, in entries, special tokens included.
     tokenizer.vocab_size = 768
+    return tokenizer
 
-    config.data = data = config_dict.ConfigDict()
+
+def _data() -> config_dict.ConfigDict:
+    data = config_dict.ConfigDict()
     # Where problems come from; several, separated by commas, are a mixture. "procedural[:family+family]" (generated
     # here, no network; all families if none is named), a .jsonl, .json or .parquet file, a folder of such files, or a
     # hub id "org/name[:config[:split]]".
@@ -99,8 +117,11 @@ def get_config() -> config_dict.ConfigDict:
     data.control = False
     # Batches that a background thread prepares ahead of the device; optimizer steps.
     data.prefetch_steps = 4
+    return data
 
-    config.train = train = config_dict.ConfigDict()
+
+def _train() -> config_dict.ConfigDict:
+    train = config_dict.ConfigDict()
     train.num_steps = 1000  # optimizer steps
     train.batch_size = 16  # packed rows in one optimizer step, all micro-batches together
     # Micro-batches of an optimizer step (optax.MultiSteps); 0: the number that is fastest and fits the card.
@@ -137,8 +158,11 @@ def get_config() -> config_dict.ConfigDict:
     # ever.
     train.watchdog_seconds = 1800.0
     train.num_probe = 0  # validation problems answered each time, for accuracy by difficulty during training; 0: none
+    return train
 
-    config.checkpoint = checkpoint = config_dict.ConfigDict()
+
+def _checkpoint() -> config_dict.ConfigDict:
+    checkpoint = config_dict.ConfigDict()
     # Optimizer steps that a killed run may lose at most. A save begins a tenth earlier, training goes on while it is
     # written, and waits for it if it must; the last step is always saved.
     checkpoint.every_steps = 100
@@ -147,14 +171,20 @@ def get_config() -> config_dict.ConfigDict:
     checkpoint.allow_older = False
     # True: go on although what the numbers depend on has changed, see tiny_reasoning_jax/workdir.py; it is recorded.
     checkpoint.allow_changes = False
+    return checkpoint
 
-    config.plan = plan = config_dict.ConfigDict()
+
+def _plan() -> config_dict.ConfigDict:
+    plan = config_dict.ConfigDict()
     # The card that the plan stage compiles training for: "attached", or one of tiny_reasoning_jax/plan/cards.py, which
     # need not be here.
     plan.gpu = "attached"
     plan.output = "none"  # file that the plan is also written to, as JSON
+    return plan
 
-    config.grade = grade = config_dict.ConfigDict()
+
+def _grade() -> config_dict.ConfigDict:
+    grade = config_dict.ConfigDict()
     # Whose pass rate the grade stage measures: "run" (this run's newest checkpoint; before the first the model it
     # starts from, to the end where the stage train follows), a Hugging Face folder, or a folder of our checkpoints.
     grade.model = "run"
@@ -163,8 +193,11 @@ def get_config() -> config_dict.ConfigDict:
     grade.num_problems = 1000
     grade.num_samples = 4  # completions of each problem
     grade.temperature = 0.7  # of those completions; with 0 they would all be the same
+    return grade
 
-    config.eval = evaluation = config_dict.ConfigDict()
+
+def _eval() -> config_dict.ConfigDict:
+    evaluation = config_dict.ConfigDict()
     # What to ask, separated by commas: "test" (this run's own test problems), gsm8k, math, mbpp, humaneval, procedural
     # (each from its hub id, or e.g. gsm8k=FILE_OR_FOLDER_OR_HUB_ID), or any file of problems. See
     # tiny_reasoning_jax/eval/tasks. Training data lose what gives their problems away.
@@ -192,7 +225,7 @@ def get_config() -> config_dict.ConfigDict:
     evaluation.temperature = 0.0  # 0 is greedy
     evaluation.top_p = 1.0  # smallest set of tokens holding this probability; 1 keeps all
     evaluation.top_k = 0  # keep only this many best tokens; 0 keeps all
-    return config
+    return evaluation
 
 
 def validate(config) -> None:

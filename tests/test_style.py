@@ -30,7 +30,7 @@ def test_files_and_functions_fit_a_mind():
         text = path.read_text()
         assert text.count("\n") <= 400, path
         for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef) and path.name != "base.py":  # the list of keys is a list
+            if isinstance(node, ast.FunctionDef):
                 assert node.end_lineno - node.lineno <= 70, f"{path}:{node.lineno} {node.name}"
 
 
