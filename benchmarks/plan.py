@@ -6,6 +6,7 @@ when XLA has laid out the memory, before it writes machine code: the same figure
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import subprocess
@@ -22,6 +23,7 @@ from tiny_reasoning_jax import xla  # noqa: E402
 
 xla.set_environment()  # before jax is imported
 
+import jax  # noqa: E402
 from ml_collections import FrozenConfigDict  # noqa: E402
 
 from configs import reason  # noqa: E402
@@ -55,11 +57,29 @@ def make_config(row: str) -> tuple[str, FrozenConfigDict]:
     return card, FrozenConfigDict(config)
 
 
+def make_model(config: FrozenConfigDict, **shape) -> ModelDef:
+    """The model of a recipe, with another `shape` where that is given."""
+    spec = dataclasses.replace(plan_stage.find_spec(config), **shape)
+    return ModelDef(spec, config.train.compute_dtype, config.train.attention, config.train.remat)
+
+
+def lower(row: str, program: str, **shape) -> jax.stages.Lowered:
+    """A program of a row, ready to be compiled for its card."""
+    name, config = make_config(row)
+    return memory.lower(program, make_model(config, **shape), config.train, cards.sharding(cards.find(name)))
+
+
+def store(path: Path, entry: dict) -> None:
+    """Puts a row's results into a file, which is read anew each time: several of these commands may be at work."""
+    rows = {e["row"]: e for e in json.loads(path.read_text())} if path.exists() else {}
+    rows[entry["row"]] = entry
+    path.write_text(json.dumps([rows[name] for name in ROWS if name in rows], indent=2) + "\n")
+
+
 def plan_early(row: str) -> Plan:
     """As plan_stage.run_plan, but a child does the compiling and is stopped when the memory is laid out."""
     name, config = make_config(row)
-    spec, card = plan_stage.find_spec(config), cards.find(name)
-    model_def = ModelDef(spec, config.train.compute_dtype, config.train.attention, config.train.remat)
+    model_def, card = make_model(config), cards.find(name)
     began, programs = time.monotonic(), []
     for program in memory.program_names(config.train):
         with tempfile.TemporaryDirectory() as folder:
@@ -76,23 +96,19 @@ def plan_early(row: str) -> Plan:
                 child.kill()
                 child.wait()
             arguments = memory.arguments(model_def, config.train)
-            beside = plan_stage.workspace_bytes(config.train, spec)
+            beside = plan_stage.workspace_bytes(config.train, model_def.spec)
             planned = memory.read_dump(program, Path(folder), *arguments, model_def, beside)
             if planned is None:
                 raise SystemExit(f"{' '.join(command)} left a memory plan that plan/live.py cannot read")
             programs.append(planned)
             print(f"{row} {program}: {planned.peak / 2**30:.2f} GiB", flush=True)
     joined = memory.join(programs, time.monotonic() - began)
-    return Plan(config, spec, card, cards.usable(card.memory), joined)
+    return Plan(config, model_def.spec, card, cards.usable(card.memory), joined)
 
 
 def compile_program(row: str, program: str, folder: str) -> None:
     """The child's part."""
-    name, config = make_config(row)
-    spec, card = plan_stage.find_spec(config), cards.find(name)
-    model_def = ModelDef(spec, config.train.compute_dtype, config.train.attention, config.train.remat)
-    lowered = memory.lower(program, model_def, config.train, cards.sharding(card))
-    lowered.compile(compiler_options={"xla_gpu_autotune_level": 0, "xla_dump_to": folder})
+    lower(row, program).compile(compiler_options={"xla_gpu_autotune_level": 0, "xla_dump_to": folder})
 
 
 def main() -> None:
@@ -113,10 +129,7 @@ def main() -> None:
         facts = plan.facts()
         del facts["recipe"]
         entry = {"row": row, "gpu": card, "variant": variant, "command": command + flags, **facts}
-        # Read anew each time: several of these commands may be at work.
-        rows = {e["row"]: e for e in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-        rows[row] = entry
-        RESULTS.write_text(json.dumps([rows[name] for name in ROWS if name in rows], indent=2) + "\n")
+        store(RESULTS, entry)
         print(plan, flush=True)
 
 

@@ -14,14 +14,11 @@ on top of the products'. Nothing is measured on a GPU here. Writes benchmarks/re
 """
 
 import argparse
-import dataclasses
 import json
 import re
 from pathlib import Path
 
 import plan  # benchmarks/plan.py; sets the environment before jax is imported
-from tiny_reasoning_jax import plan_stage
-from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.plan import cards, memory
 
 RESULTS = Path(__file__).parent / "results" / "traffic.json"
@@ -72,23 +69,13 @@ def count(text: str) -> dict[str, list[int]]:
     return totals
 
 
-def compile_micro_step(row: str, num_layers: int) -> str:
-    """The program, after everything that the compiler does to it, as text."""
-    name, config = plan.make_config(row)
-    card, train = cards.find(name), config.train
-    spec = dataclasses.replace(plan_stage.find_spec(config), num_hidden_layers=num_layers)
-    model_def = ModelDef(spec, train.compute_dtype, train.attention, train.remat)
-    program = memory.program_names(train)[0]
-    lowered = memory.lower(program, model_def, train, cards.sharding(card))
-    # Timing candidates needs the card.
-    return lowered.compile({"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}).as_text()
-
-
 def measure(row: str) -> dict:
-    """A layer's kernels, bytes and milliseconds by kind."""
-    few, more = (count(compile_micro_step(row, num_layers)) for num_layers in LAYERS)
+    """A layer's kernels, bytes and milliseconds by kind, in the micro-step of which a step has the most."""
     name, config = plan.make_config(row)
-    card, train = cards.find(name), config.train
+    card, train, program = cards.find(name), config.train, memory.program_names(config.train)[0]
+    # Timing candidates needs the card.
+    options = {"xla_gpu_autotune_level": 0, "xla_gpu_enable_triton_gemm": False}
+    few, more = (count(plan.lower(row, program, num_hidden_layers=n).compile(options).as_text()) for n in LAYERS)
     layer = {}
     for kind in few:
         kernels, size = ((b - a) / (LAYERS[1] - LAYERS[0]) for a, b in zip(few[kind], more[kind], strict=True))
@@ -96,7 +83,7 @@ def measure(row: str) -> dict:
         layer[kind] = {"kernels": kernels, "gb": round(size / 1e9, 3), "ms": round(milliseconds, 3)}
     tokens = train.batch_size // train.accum_steps * train.seq_len
     return {
-        "row": row, "card": card.name, "program": memory.program_names(train)[0], "tokens_per_micro_step": tokens,
+        "row": row, "card": card.name, "program": program, "tokens_per_micro_step": tokens,
         "remat": train.remat, "attention": train.attention, "layer": layer,
     }  # fmt: skip
 
@@ -108,9 +95,7 @@ def main() -> None:
     for row in parser.parse_args().rows:
         result = measure(row)
         print(json.dumps(result), flush=True)
-        rows = {e["row"]: e for e in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
-        rows[row] = result
-        RESULTS.write_text(json.dumps([rows[name] for name in plan.ROWS if name in rows], indent=2) + "\n")
+        plan.store(RESULTS, result)
 
 
 if __name__ == "__main__":
