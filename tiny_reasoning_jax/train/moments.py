@@ -144,7 +144,8 @@ def _encode_int8(m, v, random):
 def _over_blocks(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """A block's value at each of its elements, in the leaf's shape, in which all arithmetic is done.
 
-    What is computed in another shape a GPU's compiler writes down in between: 5 bytes a parameter of an update's 23.
+    What is computed in another shape a GPU's compiler writes down in between: 5 bytes a parameter of an update's 23,
+    but for leaves whose last axis is a block.
     """
     return jnp.broadcast_to(values[:, None], (values.size, BLOCK)).reshape(shape)
 

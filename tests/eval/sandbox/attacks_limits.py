@@ -12,7 +12,7 @@ def spin_and_catch_everything(world):
         try:
             while time.process_time() < 1.2:
                 pass
-        except BaseException:
+        except BaseException:  # this is the attack: nothing that is raised may end it
             pass
     return True
 
