@@ -42,7 +42,7 @@ ROWS = {
     "80gb-32k": ("h100", "1.7b-80gb-32k", {}),
     "24gb-32k": ("rtx4090", "1.7b-24gb", {"batch_size": 8, "accum_steps": 1}),
     "24gb-bfloat16": ("rtx4090", "1.7b-24gb", {"moments": "bfloat16"}),
-    "16gb-accumulated": ("rtx4080", "1.7b-16gb", {"batch_size": 4, "accum_steps": 4}),
+    "16gb-offload": ("rtx4080", "1.7b-16gb-offload", {}),
     "40gb": ("a100-40", "1.7b-48gb", {"remat": "full"}),
     "l4": ("l4", "1.7b-24gb", {"accum_steps": 16}),
 }
@@ -95,9 +95,8 @@ def plan_early(row: str) -> Plan:
             finally:
                 child.kill()
                 child.wait()
-            arguments = memory.arguments(model_def, config.train)
             beside = plan_stage.workspace_bytes(config.train, model_def.spec)
-            planned = memory.read_dump(program, Path(folder), *arguments, model_def, beside)
+            planned = memory.read_dump(program, Path(folder), model_def, config.train, beside)
             if planned is None:
                 raise SystemExit(f"{' '.join(command)} left a memory plan that plan/live.py cannot read")
             programs.append(planned)

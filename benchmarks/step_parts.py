@@ -30,7 +30,7 @@ from tiny_reasoning_jax.plan.memory import plan_memory
 from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, num_bytes
 from tiny_reasoning_jax.train.optimizer import make_optimizer
-from tiny_reasoning_jax.train.step import create_state, make_train_step, micro_loss, run_step
+from tiny_reasoning_jax.train.step import attach, create_state, detach, make_train_step, micro_loss, run_step
 
 PART_SECONDS = 0.3  # how long a thing that can be repeated is repeated
 
@@ -191,7 +191,7 @@ class Training:
             return metrics
 
         def accumulate():
-            self.state = self.step.accumulate(self.state, batch)
+            self.state = attach(self.state, self.step.accumulate(detach(self.state), batch))
             return self.state.loss
 
         if self.train.accum_steps > 1:

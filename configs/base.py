@@ -141,6 +141,10 @@ def _train() -> config_dict.ConfigDict:
     # How Adam's two moments are stored: "float32" (8 bytes a parameter), "bfloat16" (4), or "int8" (2, block-wise, see
     # tiny_reasoning_jax/train/moments.py). The smaller two round, without bias: other numbers, the same curve.
     train.moments = "float32"
+    # True: master and moments, 4 to 12 bytes a parameter, lie in the host's memory between updates and not in the
+    # card's; each update moves them over the bus and back. The same arithmetic, of which a compiler may round a last
+    # bit otherwise. It takes accum_steps of 2 or more.
+    train.offload_optimizer = False
     # What a layer keeps for its backward pass, from the most memory to the most work: "none" (as the compiler likes),
     # "most" (no matrix product runs twice), "some" (gate and up do), "full" (nearly all do); see model/remat.py.
     # "auto": the fastest that the card has room for, which is compiled before the run to be sure; on a CPU "none".
@@ -253,6 +257,11 @@ def validate(config) -> None:
         raise UserError(
             f"train.batch_size={batch_size} rows cannot be split into train.accum_steps={accum_steps} equal "
             f"micro-batches; try --config.train.batch_size={above}"
+        )
+    if config.train.offload_optimizer and accum_steps == 1:
+        raise UserError(
+            "train.offload_optimizer=True updates what has been accumulated, and train.accum_steps=1 accumulates "
+            "nothing; take --config.train.accum_steps=2 or more, 0 for the program's choice"
         )
     if config.train.warmup_steps >= config.train.num_steps:
         raise UserError(

@@ -16,6 +16,11 @@ def device_memory(device: jax.Device) -> int | None:
     return int(limit / float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.75")))
 
 
+def host_memory() -> int:
+    """Bytes of this machine's own memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def device_name() -> str:
     """The accelerator, or the CPU, in words."""
     device = jax.devices()[0]

@@ -13,8 +13,8 @@ from ml_collections import FrozenConfigDict
 
 from convert import hf_folder
 from tiny_reasoning_jax.data.tokenizer import find_tokenizer, load_tokenizer
-from tiny_reasoning_jax.device import device_memory
-from tiny_reasoning_jax.errors import UserError
+from tiny_reasoning_jax.device import device_memory, host_memory
+from tiny_reasoning_jax.errors import ShortageError, UserError
 from tiny_reasoning_jax.model import attention
 from tiny_reasoning_jax.model.attention import choice, cudnn, self_test
 from tiny_reasoning_jax.model.qwen3 import ModelDef
@@ -55,7 +55,8 @@ def make_plan(config: FrozenConfigDict) -> Plan:
     """The plan of a configuration for config.plan.gpu; needs neither data nor weights.
 
     Raises:
-      UserError: nothing fits, no such card, or no compiler for it.
+      UserError: no such card, or no compiler for it.
+      ShortageError: nothing fits; the message names settings that do.
     """
     target = _attached() if config.plan.gpu == "attached" else _named(config.plan.gpu)
     if target is None:
@@ -88,8 +89,8 @@ def settle(config: FrozenConfigDict) -> FrozenConfigDict:
     config = choose.with_train(config, remat=remat, accum_steps=config.train.accum_steps or 1)
     if trains:
         spec = find_spec(config)
-        parts = split_state(abstract_state(ModelDef(spec), config.train))
-        print(Plan(config, spec, None, None, Memory(parts, "", [], 0, 0, 0.0)), flush=True)
+        parts, host = split_state(abstract_state(ModelDef(spec), config.train), config.train)
+        print(Plan(config, spec, None, None, Memory(parts, "", [], 0, 0, host, 0.0)), flush=True)
     return config
 
 
@@ -116,6 +117,13 @@ def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
     chosen, tried = choose.choose(config, spec, target.card, usable, measure)
     if chosen is None:
         raise choose.refuse(config, spec, target.card, usable, measure, tried)
+    host = host_memory()
+    if target.attached and chosen.memory.host > host:
+        raise ShortageError(
+            f"train.offload_optimizer=True keeps {chosen.memory.host / cards.GIB:.1f} GiB in the host's memory, which "
+            f"has {host / cards.GIB:.1f}; take --config.train.moments=int8 and master=remainder16, the smallest, or "
+            "--config.train.offload_optimizer=false"
+        )
     return Plan(chosen.config, spec, target.card, usable, chosen.memory)
 
 

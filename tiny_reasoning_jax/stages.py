@@ -255,7 +255,7 @@ def _begin(this: Run, checkpoints: Checkpoints, latest: int | None):
     meta = store.load_meta(this.checkpoints / str(latest))
     model_def = make_model_def(config, parse_hf_config(meta["model_config"]))
     meta = _accept_world(this, meta, model_def)
-    state, data_state = checkpoints.restore(latest, abstract(abstract_state(model_def, config.train)))
+    state, data_state = checkpoints.restore(latest, abstract(abstract_state(model_def, config.train), config.train))
     print(f"train: going on from step {latest} of {config.train.num_steps}, on {device_name()}", flush=True)
     return model_def, state, data_state, meta
 

@@ -9,7 +9,7 @@ What a later session of a run may change:
     loss_chunk, compute_dtype (NUMERICS), train.num_steps made  checkpoint is there: the run goes on, and not with the
     shorter; versions of jax, jaxlib, numpy, optax; XLA_FLAGS;  numbers that it would have had. Refused otherwise;
     the device; the code of the step; settled accum_steps,      events.jsonl records what was accepted. The first
-    remat and attention (world.py)                              group of world.py's facts excepted.
+    remat, attention, offload_optimizer (world.py)              group of world.py's facts excepted.
     train.num_steps made longer                                 freely. The steps so far stay as they are; from here
                                                                 on the learning rate and the curriculum are those of
                                                                 the longer run.
@@ -39,7 +39,7 @@ IDENTITY = (
     "train.batch_size", "train.master", "train.moments",
 )  # fmt: skip
 # Keys that the numbers of a step depend on. They may have to change, for a rate that was too high; never by accident.
-# How a step is cut for the card (accum_steps, remat, attention) is compared as it was settled, see world.py.
+# How a step is cut for the card (accum_steps, remat, attention, offload_optimizer) is compared as settled (world.py).
 NUMERICS = (
     "train.learning_rate", "train.warmup_steps", "train.final_learning_rate_ratio", "train.weight_decay", "train.b1",
     "train.b2", "train.clip_norm", "train.max_spike", "train.compute_dtype", "train.loss_chunk",

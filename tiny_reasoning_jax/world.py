@@ -27,8 +27,8 @@ _CODE = (
     "data/batch.py", "data/curriculum.py", "data/packing.py", "data/pipeline.py", "data/plan.py", "model/qwen3.py",
     "model/remat.py", "model/rope.py", "model/rows.py", "model/attention/__init__.py", "model/attention/cudnn.py",
     "model/attention/plain.py", "model/attention/triton.py", "model/attention/triton_kernels.py",
-    "model/attention/triton_tiles.py", "train/losses.py", "train/master.py", "train/moments.py", "train/optimizer.py",
-    "train/spikes.py", "train/step.py",
+    "model/attention/triton_tiles.py", "train/losses.py", "train/master.py", "train/moments.py", "train/offload.py",
+    "train/optimizer.py", "train/spikes.py", "train/step.py",
 )  # fmt: skip
 # And those that an adaptive curriculum's pass rates come from.
 _PROBE_CODE = (
@@ -62,6 +62,7 @@ def describe(config: FrozenConfigDict, data: Path, source: Path | None, model_de
         "content of model.source": None if source is None else _hash_weights(source),
         "train.accum_steps": config.train.accum_steps,
         "train.remat": config.train.remat,
+        "train.offload_optimizer": config.train.offload_optimizer,
         "attention": model_def.attention,
         # XLA divides a CPU's work, and so the order of sums, by its cores.
         "device": f"{device_name()}, {platform.machine()}" + f", {os.cpu_count()} cores" * on_cpu,

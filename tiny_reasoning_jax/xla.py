@@ -117,7 +117,7 @@ def explain_out_of_memory(error: Exception) -> str:
     return (
         f"the device ran out of memory ({str(error).splitlines()[0][:300]}). See that no other process uses it "
         f"(nvidia-smi); in training take --config.train.remat=full, smaller micro-batches by a larger "
-        f"--config.train.accum_steps, or --config.train.moments=int8; in evaluation a smaller "
+        f"--config.train.accum_steps, --config.train.moments=int8 or offload_optimizer=true; in evaluation a smaller "
         f"--config.eval.batch_size. What is saved is whole: the same command goes on from it"
     )
 

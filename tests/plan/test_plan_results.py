@@ -22,6 +22,7 @@ LIMITS = {
     "24gb": (21, {"tokens": 2 * 4096, "master": "remainder16", "accumulated": True}),
     "24gb-32k": (21, {"tokens": 8 * 4096}),
     "16gb": (14.2, {"tokens": 4096, "moments": "int8"}),
+    "16gb-offload": (14.2, {"tokens": 4096, "moments": "int8", "accumulated": True, "offload_optimizer": True}),
     "80gb-32k": (72, {"tokens": 32_768, "seq_len": 32_768}),
 }
 

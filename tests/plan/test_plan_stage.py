@@ -43,6 +43,20 @@ def test_what_cannot_fit_is_refused_before_anything_is_written(tmp_path, monkeyp
     assert not (tmp_path / "w").exists()
 
 
+def test_what_the_host_cannot_hold_is_refused(tmp_path, monkeypatch, capsys):
+    cpu_as_card(monkeypatch, 2**32)
+    config = make_config(tmp_path / "w", stages="plan", train__offload_optimizer=True, train__accum_steps=2)
+    assert stages.run(config)
+    assert "of master and moments are in the host's memory" in capsys.readouterr().out
+    here = plan_stage._attached()._replace(attached=True)
+    monkeypatch.setattr(plan_stage, "_attached", lambda: here)
+    monkeypatch.setattr(plan_stage, "host_memory", lambda: 2**10)
+    with pytest.raises(
+        ShortageError, match=r"GiB in the host's memory, which has 0\.0; take .*offload_optimizer=false"
+    ):
+        stages.run(config)
+
+
 def test_open_choices_are_settled_once_and_trained_with(tmp_path, monkeypatch, capsys):
     cpu_as_card(monkeypatch, 2**32)
     workdir = tmp_path / "w"

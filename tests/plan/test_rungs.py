@@ -32,7 +32,7 @@ class Compiler:
         (one,) = choose.candidates(QWEN, config, H100)
         self.asked.append((one.rung, one.accum_steps))
         parts = {"parameters": one.state, "activations": int(one.temporaries * self.wrong_by)}
-        return Memory(parts, "apply", [], 0, 0, 0.0)
+        return Memory(parts, "apply", [], 0, 0, 0, 0.0)
 
 
 def chosen(usable_gib: float, compiler=None, card=H100, **train):
@@ -103,6 +103,22 @@ def test_a_refusal_changes_no_more_than_it_must(extremes):
     text = str(choose.refuse(config, QWEN, H100, usable, compiler, tried))
     assert "train.remat" in text.partition("what fits")[2] or "accum_steps" in text.partition("what fits")[2]
     assert "remainder16" not in text and "moments=int8" not in text
+
+
+def test_offloading_is_the_last_remedy_and_never_takes_one_micro_batch():
+    least = {}
+    for offload in (False, True):
+        config = make_config(master="remainder16", moments="int8", offload_optimizer=offload)
+        found = choose.candidates(QWEN, config, H100)
+        assert (min(c.accum_steps for c in found) == 1) != offload
+        least[offload] = min(c.state + c.temporaries for c in found)
+    assert least[True] < least[False] - GIB, "what is in the host's memory is not counted as the card's"
+    config, compiler = make_config(), Compiler()
+    for usable, expected in (((least[False] + GIB // 8), False), ((least[False] - GIB // 2), True)):
+        _, tried = choose.choose(config, QWEN, H100, usable, compiler)
+        text = str(choose.refuse(config, QWEN, H100, usable, compiler, tried))
+        assert ("--config.train.offload_optimizer=True" in text) == expected, text
+        assert "--config.train.moments=int8" in text
 
 
 def test_nothing_fits_a_card_that_is_too_small():

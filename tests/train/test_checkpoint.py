@@ -31,7 +31,7 @@ class Run:
         return state
 
     def like(self):
-        return abstract(jax.eval_shape(self.begin))
+        return abstract(jax.eval_shape(self.begin), self.config)
 
 
 def save(folder, state):

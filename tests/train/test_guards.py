@@ -235,7 +235,7 @@ def test_too_many_spikes_in_a_row_end_the_run(tmp_path, monkeypatch, early):
     assert store.committed_steps(tmp_path / "run" / "checkpoints") == [4]
     saved = Checkpoints(tmp_path / "run" / "checkpoints", 2)
     like = create_state(small.MODEL.create_params(0), make_optimizer(SPIKY.train), SPIKY.train)
-    state, _ = saved.restore(4, abstract(like))
+    state, _ = saved.restore(4, abstract(like, SPIKY.train))
     saved.close()
     assert all(np.isfinite(leaf).all() for leaf in map(np.asarray, state.params.values()))
 

@@ -28,7 +28,7 @@ CONFIG = ml_collections.FrozenConfigDict({
     "train": dict(
         num_steps=8, warmup_steps=1, learning_rate=1e-2, final_learning_rate_ratio=0.1, weight_decay=0.1, b1=0.9,
         b2=0.95, clip_norm=1.0, accum_steps=1, loss_chunk=32, validate_every_steps=4,
-        master="float32", moments="float32", max_spike=0.0, watchdog_seconds=0.0,
+        master="float32", moments="float32", offload_optimizer=False, max_spike=0.0, watchdog_seconds=0.0,
     ),
     "checkpoint": dict(every_steps=4, keep=2),
 })  # fmt: skip
@@ -101,7 +101,7 @@ def train(workdir: Path, *, stop_at=None, stop=None, probe=probe, draws=None):
     state = create_state(MODEL.create_params(0), optimizer, CONFIG.train)
     latest = checkpoints.latest_step()
     if latest is not None:
-        state, data_state = checkpoints.restore(latest, abstract(state))
+        state, data_state = checkpoints.restore(latest, abstract(state, CONFIG.train))
         draws.set_state(data_state)
         unmeasured = load_meta(workdir / "checkpoints" / str(latest)).get("unmeasured")
     try:

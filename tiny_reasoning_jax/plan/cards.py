@@ -141,7 +141,17 @@ def sharding(card: Card) -> jax.sharding.Sharding:
     topology = topologies.get_topology_desc(
         "gpu", platform="cuda", target_config=target_text(card, wheels[-1]), topology="1x1x1"
     )
-    return jax.sharding.SingleDeviceSharding(topology.devices[0])
+    return _Place(topology.devices[0])
+
+
+class _Place(jax.sharding.SingleDeviceSharding):
+    """On a device that only the compiler knows. By JAX's count it has no memories, so JAX drops which one is meant."""
+
+    memory_kind = None
+
+    def with_memory_kind(self, kind: str) -> jax.sharding.Sharding:
+        (device,) = self.device_set
+        return type("_Place", (_Place,), {"memory_kind": kind})(device)
 
 
 def as_if_here(place: jax.sharding.Sharding) -> contextlib.AbstractContextManager:

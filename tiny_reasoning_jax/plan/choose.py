@@ -28,7 +28,13 @@ MICRO_STEP_BYTES = 12 + 2 + 2 + 2
 # A candidate is compiled although its sum exceeds the card by so much: the sum is rough.
 OPTIMISM = 0.9
 # Exact masters, from the fastest and largest to the smallest; what a run that does not fit is told to try.
-STORAGE = (("float32", "float32"), ("remainder16", "float32"), ("remainder16", "bfloat16"), ("remainder16", "int8"))
+STORAGE = (
+    {"master": "float32", "moments": "float32", "offload_optimizer": False},
+    {"master": "remainder16", "moments": "float32", "offload_optimizer": False},
+    {"master": "remainder16", "moments": "bfloat16", "offload_optimizer": False},
+    {"master": "remainder16", "moments": "int8", "offload_optimizer": False},
+    {"master": "remainder16", "moments": "int8", "offload_optimizer": True},
+)
 
 
 class Candidate(NamedTuple):
@@ -38,7 +44,7 @@ class Candidate(NamedTuple):
       rung: of train.remat.
       accum_steps: micro-batches of a step.
       seconds: predicted for one step; good for comparing, and no more.
-      state: bytes of the state, exact.
+      state: bytes of the state on the device, exact.
       temporaries: bytes that a step needs besides, on paper.
     """
 
@@ -87,8 +93,9 @@ def candidates(spec: ModelSpec, config: FrozenConfigDict, card: Card) -> list[Ca
     """Every combination that the configuration leaves open, the fastest first."""
     train = config.train
     rungs = remat.RUNGS if train.remat == "auto" else (train.remat,)
-    counts = [n for n in range(1, train.batch_size + 1) if train.batch_size % n == 0]
-    parts = _split_state(spec, with_train(config, accum_steps=2, remat="none").train)
+    fewest = 2 if train.offload_optimizer else 1
+    counts = [n for n in range(fewest, train.batch_size + 1) if train.batch_size % n == 0]
+    parts = _on_device(spec, with_train(config, accum_steps=2, remat="none").train)
     found = []
     for accum_steps in counts if train.accum_steps == 0 else (train.accum_steps,):
         state = sum(parts.values()) - (parts["accumulator"] if accum_steps == 1 else 0)
@@ -100,8 +107,8 @@ def candidates(spec: ModelSpec, config: FrozenConfigDict, card: Card) -> list[Ca
 
 
 @functools.lru_cache(maxsize=16)
-def _split_state(spec: ModelSpec, train: FrozenConfigDict) -> dict[str, int]:
-    return split_state(abstract_state(ModelDef(spec), train))
+def _on_device(spec: ModelSpec, train: FrozenConfigDict) -> dict[str, int]:
+    return split_state(abstract_state(ModelDef(spec), train), train)[0]
 
 
 def with_train(config: FrozenConfigDict, **values) -> FrozenConfigDict:
@@ -154,15 +161,15 @@ def refuse(config, spec: ModelSpec, card: Card, usable: int, measure, tried: lis
     """
     train = config.train
     needs = f"needs {min(c.memory.peak for c in tried) / GIB:.1f} GiB" if tried else "needs more than there is"
-    begin = STORAGE.index((train.master, train.moments)) if (train.master, train.moments) in STORAGE else 0
-    for master, moments in STORAGE[begin:]:
-        open_config = with_train(config, remat="auto", accum_steps=0, master=master, moments=moments)
+    now = {key: train[key] for key in STORAGE[0]}
+    for stored in STORAGE[STORAGE.index(now) if now in STORAGE else 0 :]:
+        open_config = with_train(config, remat="auto", accum_steps=0, **stored)
         chosen, _ = choose(open_config, spec, card, usable, measure)
         if chosen:
             remedy = "what fits: " + _flags(config, chosen)
             break
     else:
-        remedy = "no train.remat, accum_steps, master or moments makes it fit; take shorter rows or a smaller model"
+        remedy = f"no train.remat, accum_steps, {', '.join(now)} makes it fit; take shorter rows or a smaller model"
     return ShortageError(
         f"{config.model.source} with train.master={train.master}, moments={train.moments}, remat={train.remat}, "
         f"accum_steps={train.accum_steps} and rows of {train.seq_len:,} tokens {needs}, and {card.name} has "
@@ -171,7 +178,7 @@ def refuse(config, spec: ModelSpec, card: Card, usable: int, measure, tried: lis
 
 
 def _flags(config, chosen: Chosen) -> str:
-    names = ("master", "moments", "remat", "accum_steps")
+    names = (*STORAGE[0], "remat", "accum_steps")
     changed = [name for name in names if config.train[name] != chosen.config.train[name]]
     flags = " ".join(f"--config.train.{name}={chosen.config.train[name]}" for name in changed)
     return f"{flags} ({chosen.memory.peak / GIB:.1f} GiB)"

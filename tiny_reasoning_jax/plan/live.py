@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _ALLOCATION = re.compile(r"allocation \d+: size (\d+), (?:page \d+, )?(.*)")  # since jax 0.11 with its page
+_ON_HOST = "color 5"  # XLA's number for the host's memory
 _VALUE = re.compile(r" value: <\d+ (\S+)(?: \(phi\))? @\d+> \(size=(\d+),offset=(\d+)\): (.*)")
 _RANGE = re.compile(r"\s+(\S+\{[\d, ]*\}):(\d+)-(\d+)$")
 _INSTRUCTION = re.compile(r'\s*(?:ROOT )?%(\S+) = .*?op_name="([^"]*)"')
@@ -43,7 +44,7 @@ class Value(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """Bytes of a program's memory; arguments + temporaries is all that it needs.
+    """Bytes of a program's memory on its device; arguments + temporaries is all that it needs there.
 
     Attributes:
       arguments: of all arguments.
@@ -63,7 +64,7 @@ def read_sizes(folder: Path) -> Sizes | None:
         return None
     arguments = donated = temporaries = 0
     for found in map(_ALLOCATION.match, paths[0].read_text(errors="replace").splitlines()):
-        if not found or "thread-local" in found[2]:
+        if not found or "thread-local" in found[2] or found[2].startswith(_ON_HOST):
             continue
         if found[2].startswith("parameter"):
             arguments += int(found[1])

@@ -1,6 +1,7 @@
 """The memory of a training step, by compiling it: what its arrays are, and what is at work at its fullest moment."""
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import time
@@ -14,10 +15,12 @@ from absl import logging
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.plan import cards, live
+from tiny_reasoning_jax.train.offload import largest_part, map_offloaded, place
 from tiny_reasoning_jax.train.optimizer import accumulator
-from tiny_reasoning_jax.train.step import TrainState, abstract_state, make_train_step
+from tiny_reasoning_jax.train.step import TrainState, abstract_state, detach, make_train_step
 
 NUM_LARGEST = 12  # values told of
+SCALARS = 64  # bytes of the state's scalars, which are no arguments of a program that does not read them
 
 
 class Memory(NamedTuple):
@@ -30,7 +33,9 @@ class Memory(NamedTuple):
       variant: which of the step's two programs has the peak: "accumulate" or "apply".
       largest: largest temporaries at the fullest moment.
       hidden_remat: instructions that XLA recomputes to save memory, without being asked.
-      donated: bytes of the state that the step's results take over; the rest of the state would be there twice.
+      donated: bytes of the state that the step's results take over, or that it is not given; the rest would be there
+        twice.
+      host: bytes of the state that are in the host's memory and not in the device's (train.offload_optimizer).
       compile_seconds: lowering and compiling all programs.
     """
 
@@ -39,24 +44,32 @@ class Memory(NamedTuple):
     largest: list[live.Value]
     hidden_remat: int
     donated: int
+    host: int
     compile_seconds: float
 
     @property
     def peak(self) -> int:
-        """Bytes at the fullest moment, resident state included."""
+        """Bytes of the device at the fullest moment, resident state included."""
         return sum(self.parts.values())
 
 
-def split_state(state: TrainState) -> dict[str, int]:
-    """Bytes of the state by what they are; exact."""
-    size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-    sums = size(accumulator(state.opt_state))
-    return {
-        "parameters": size(state.params),
-        "master": size(state.master),
-        "moments": size((state.step, state.opt_state, state.loss, state.usual)) - sums,
+def split_state(state: TrainState, config_train) -> tuple[dict[str, int], int]:
+    """(bytes of the state on the device by what they are, bytes of it in the host's memory); exact."""
+    here = state
+    if config_train.offload_optimizer:
+        here = map_offloaded(lambda x: jax.ShapeDtypeStruct((0,), x.dtype), state)
+    sums = _size(accumulator(here.opt_state))
+    parts = {
+        "parameters": _size(here.params),
+        "master": _size(here.master),
+        "moments": _size((here.step, here.opt_state, here.loss, here.usual)) - sums,
         "accumulator": sums,
     }
+    return parts, _size(state) - _size(here)
+
+
+def _size(tree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def abstract_batch(rows: int, seq_len: int) -> Batch:
@@ -67,6 +80,7 @@ def abstract_batch(rows: int, seq_len: int) -> Batch:
                  loss_denom=jax.ShapeDtypeStruct((), jnp.float32))  # fmt: skip
 
 
+@functools.lru_cache(maxsize=4)  # tracing the optimizer takes a second at 1.7B, and several ask
 def arguments(model_def: ModelDef, config_train) -> tuple[TrainState, Batch]:
     """Shapes and dtypes of what a micro-step is called with."""
     rows = config_train.batch_size // config_train.accum_steps
@@ -87,10 +101,20 @@ def lower(name: str, model_def: ModelDef, config_train, sharding: jax.sharding.S
     step = make_train_step(model_def, config_train)
     context = cards.as_if_here(sharding) if sharding else contextlib.nullcontext()
     sharding = sharding or jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    state, batch = arguments(model_def, config_train)
-    place = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+    state, *batch = _given(name, model_def, config_train)
     with context:
-        return getattr(step, name).lower(jax.tree.map(place, state), batch)
+        return getattr(step, name).lower(place(state, sharding, config_train), *batch)
+
+
+def _given(name: str, model_def: ModelDef, config_train) -> tuple[TrainState, Batch] | tuple[TrainState]:
+    """What the program `name` is called with (step.run_step); the rest of the state stays where it is meanwhile.
+
+    Of an update that goes layer by layer the part that takes most.
+    """
+    state, batch = arguments(model_def, config_train)
+    if name == "accumulate":
+        return detach(state), batch
+    return (largest_part(state),) if config_train.offload_optimizer else (state, batch)
 
 
 def plan_memory(
@@ -110,9 +134,8 @@ def plan_memory(
       workspace: what kernels take that a compiler without a card does not know of (live.read_fullest_moment).
     """
     began = time.monotonic()
-    state, batch = arguments(model_def, config_train)
     found = [
-        _compile(name, lower(name, model_def, config_train, sharding), state, batch, model_def, options, workspace)
+        _compile(name, lower(name, model_def, config_train, sharding), model_def, config_train, options, workspace)
         for name in program_names(config_train)
     ]
     return join(found, time.monotonic() - began)
@@ -127,11 +150,11 @@ def join(programs: list[Memory], seconds: float) -> Memory:
     )
 
 
-def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: ModelDef, options, workspace) -> Memory:
+def _compile(name: str, lowered, model_def: ModelDef, config_train, options, workspace) -> Memory:
     folder = Path(tempfile.mkdtemp(prefix="plan-"))
     try:
         compiled = lowered.compile(compiler_options={**options, "xla_dump_to": str(folder)})
-        if memory := read_dump(name, folder, state, batch, model_def, workspace):
+        if memory := read_dump(name, folder, model_def, config_train, workspace):
             return memory
         if any(folder.iterdir()):
             logging.warning(
@@ -142,25 +165,35 @@ def _compile(name: str, lowered, state: TrainState, batch: Batch, model_def: Mod
         shutil.rmtree(folder)
     # Nothing was written where the program came from the compile cache. The sizes alone are known.
     sizes = compiled.memory_analysis()
-    parts = split_state(state)
-    parts["batch"] = sizes.argument_size_in_bytes - sum(parts.values())
+    parts, given, host = _resident(name, model_def, config_train)
+    beside = sum(parts.values()) - given
+    parts["batch"] = max(0, sizes.argument_size_in_bytes - given)
     if workspace:
         parts["workspace"] = workspace
     # Results that are not put where an argument was come on top of the temporaries: the metrics.
     parts["temporaries"] = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
     hidden = live.count_hidden_remat(compiled.as_text())
-    return Memory(parts, name, [], hidden, sizes.alias_size_in_bytes, 0.0)
+    return Memory(parts, name, [], hidden, beside + sizes.alias_size_in_bytes, host, 0.0)
 
 
-def read_dump(
-    name: str, folder: Path, state: TrainState, batch: Batch, model_def: ModelDef, workspace: int
-) -> Memory | None:
+def _resident(name: str, model_def: ModelDef, config_train) -> tuple[dict[str, int], int, int]:
+    """(split_state's parts, bytes of them that the program `name` is given, split_state's bytes in the host)."""
+    state, _ = arguments(model_def, config_train)
+    given, _ = split_state(_given(name, model_def, config_train)[0], config_train)
+    parts, host = split_state(state, config_train)
+    return parts, sum(given.values()), host
+
+
+def read_dump(name: str, folder: Path, model_def: ModelDef, config_train, workspace: int) -> Memory | None:
     """The memory of the program `name`, from what XLA wrote into `folder`; None if it wrote nothing readable."""
-    sizes, parts = live.read_sizes(folder), split_state(state)
-    if sizes is None or sizes.arguments < sum(parts.values()):
+    state, batch = arguments(model_def, config_train)
+    parts, given, host = _resident(name, model_def, config_train)
+    beside = sum(parts.values()) - given
+    sizes = live.read_sizes(folder)
+    if sizes is None or sizes.arguments < given - SCALARS:
         return None
     values = live.read_fullest_moment(folder, workspace)
-    parts["batch"] = sizes.arguments - sum(parts.values())
+    parts["batch"] = max(0, sizes.arguments - given)
     tokens = {batch.tokens.shape[1], batch.tokens.size}
     shapes = [leaf.shape for leaf in state.params.values()]
     gradients = live.find_gradients(values, shapes, model_def.spec.hidden_size, tokens)
@@ -172,4 +205,5 @@ def read_dump(
     if used:
         parts["workspace"] = used
     program = next(folder.glob("*after_optimizations.txt")).read_text(errors="replace")
-    return Memory(parts, name, values[:NUM_LARGEST], live.count_hidden_remat(program), sizes.donated, 0.0)
+    hidden = live.count_hidden_remat(program)
+    return Memory(parts, name, values[:NUM_LARGEST], hidden, beside + sizes.donated, host, 0.0)

@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     @property
     def checkpoint_bytes(self) -> int:
         """Of one checkpoint: the state without the accumulator, which is empty between steps."""
-        return sum(self.memory.parts[name] for name in ("parameters", "master", "moments"))
+        return self.memory.host + sum(self.memory.parts[name] for name in ("parameters", "master", "moments"))
 
     def tokens_per_second(self) -> tuple[float, float] | None:
         """At EXPECTED_MFU of the card's peak; None if that is not known."""
@@ -64,7 +64,8 @@ class Plan(NamedTuple):
     def facts(self) -> dict[str, Any]:
         """Everything as JSON values; bytes where nothing else is said."""
         train, memory = self.config.train, self.memory
-        keys = ("master", "moments", "remat", "attention", "batch_size", "accum_steps", "seq_len", "loss_chunk")
+        keys = ("master", "moments", "offload_optimizer", "remat", "attention", "batch_size", "accum_steps", "seq_len",
+                "loss_chunk")  # fmt: skip
         return {
             "recipe": self.config.recipe,
             "model": self.config.model.source,
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
             "usable_gib": self.usable and round(self.usable / GIB, 2),
             "peak_gib": round(memory.peak / GIB, 2),
             "parts_gib": {name: round(size / GIB, 3) for name, size in memory.parts.items()},
+            "host_gib": round(memory.host / GIB, 3),
             "tokens_per_micro_step": train.batch_size // train.accum_steps * train.seq_len,
             "settings": {key: train[key] for key in keys},
             "flops_per_token": self.flops_per_token,
@@ -100,10 +102,12 @@ def _lines(plan: Plan) -> list[str]:
         f"{plan.config.model.source}, {plan.spec.num_parameters:,} parameters"
         + (f", on {plan.card.name}" if plan.card else ""),
         f"a step: {train.accum_steps} x {rows} rows of {train.seq_len:,} tokens; remat {train.remat}, attention "
-        f"{train.attention}, master {train.master}, moments {train.moments}",
+        f"{train.attention}, master {train.master}, moments {train.moments}"
+        + ", both offloaded"
+        * train.offload_optimizer,
     ]
     if plan.card is None:
-        state = sum(memory.parts.values())
+        state = sum(memory.parts.values()) + memory.host
         lines.append(f"{state / GIB:.2f} GiB for parameters, master, moments and accumulator; activations come on top")
     else:
         lines += [f"{name:<13}{size / GIB:7.2f} GiB" for name, size in memory.parts.items() if size > GIB // 200]
@@ -111,6 +115,11 @@ def _lines(plan: Plan) -> list[str]:
             f"{'peak':<13}{memory.peak / GIB:7.2f} GiB of {plan.usable / GIB:.2f} usable ({plan.card.memory / GIB:.1f} "
             f"on the card); compiled in {memory.compile_seconds:.0f} s"
         )
+        if memory.host:
+            lines.append(
+                f"{memory.host / GIB:.2f} GiB of master and moments are in the host's memory; every step moves them to "
+                "the card and back"
+            )
         told = [f"{v.num_bytes / GIB:.2f} {v.shape.partition('{')[0]} ({_short(v.op)})" for v in memory.largest[:4]]
         if told:
             lines.append(f"largest temporaries then, GiB: {', '.join(told)}")

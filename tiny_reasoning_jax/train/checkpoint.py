@@ -28,6 +28,7 @@ from tiny_reasoning_jax import checksums, events
 from tiny_reasoning_jax.errors import DamagedError, ShortageError, is_full_disk
 from tiny_reasoning_jax.model import orbax_noise
 from tiny_reasoning_jax.model.store import committed_steps
+from tiny_reasoning_jax.train.offload import place
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
@@ -177,7 +178,7 @@ class Checkpoints:
 
         Args:
           step: a committed step.
-          like: shapes, dtypes and shardings of the state to fill.
+          like: shapes, dtypes and shardings of the state to fill (see `abstract`).
 
         Raises:
           DamagedError: the checkpoint cannot be read; names an earlier one to go on from.
@@ -234,10 +235,10 @@ def bind(state: TrainState) -> TrainState:
     What is restored is bound and what is new is not, and jit makes different programs of the two: a run that goes on
     would compile its step anew, twice where only a part is bound, and on a GPU might get other kernels.
     """
-    return jax.device_put(state, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.device_put(state, jax.tree.map(lambda x: here.with_memory_kind(x.sharding.memory_kind), state))
 
 
-def abstract(state: TrainState) -> TrainState:
-    """Shapes, dtypes and a single-device sharding for every array of `state` (concrete or from eval_shape)."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
+def abstract(state: TrainState, config_train) -> TrainState:
+    """What `Checkpoints.restore` fills: shapes of `state` (concrete or from eval_shape), each in its place here."""
+    return place(state, jax.sharding.SingleDeviceSharding(jax.devices()[0]), config_train)

@@ -118,6 +118,7 @@ def load_state(dump: Dump, config_train) -> TrainState:
         )
     states = Checkpoints(dump.folder / "state", 1)
     try:
-        return states.restore(dump.facts["step"], abstract(abstract_state(dump.model_def, config_train)))[0]
+        like = abstract(abstract_state(dump.model_def, config_train), config_train)
+        return states.restore(dump.facts["step"], like)[0]
     finally:
         states.close()

@@ -11,13 +11,14 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.errors import NumericsError
 from tiny_reasoning_jax.model import rope
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
+from tiny_reasoning_jax.train.offload import to_device
 from tiny_reasoning_jax.train.optimizer import inner_state
 from tiny_reasoning_jax.train.step import TrainState, gradients, micro_batches, micro_loss
 
 
 @jax.jit
-def _count_non_finite(leaves):
-    return [jnp.sum(~jnp.isfinite(leaf), dtype=jnp.int32) for leaf in leaves]
+def _count_non_finite(leaf):
+    return jnp.sum(~jnp.isfinite(to_device(leaf)), dtype=jnp.int32)
 
 
 def require_finite(state: TrainState, origin: str) -> None:
@@ -38,7 +39,8 @@ def require_finite(state: TrainState, origin: str) -> None:
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]  # fmt: skip
-    counts = jax.device_get(_count_non_finite([leaf for _, leaf in leaves]))
+    # One at a time: there may be no room on the device for all that is in the host's memory.
+    counts = jax.device_get([_count_non_finite(leaf) for _, leaf in leaves])
     found = [
         f"{name} ({count:,} of {leaf.size:,})" for (name, leaf), count in zip(leaves, counts, strict=True) if count
     ]

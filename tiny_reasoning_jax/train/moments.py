@@ -51,6 +51,8 @@ def max_ratio(b1: float, b2: float) -> float:
 def stored_as(form: str, adamw: optax.GradientTransformation) -> optax.GradientTransformation:
     """`adamw` with its moments kept in `form`, "float32", "bfloat16" or "int8"; updates are float32 as ever.
 
+    Its update takes `leaf_ids`, {name: place in the whole tree}, where the tree that it is given is a part of one.
+
     Args:
       form: train.moments.
       adamw: a chain that begins with optax.scale_by_adam, as optax.adamw does.
@@ -59,13 +61,14 @@ def stored_as(form: str, adamw: optax.GradientTransformation) -> optax.GradientT
         return adamw
     encode, decode = {"bfloat16": (_encode_bfloat16, _decode_bfloat16), "int8": (_encode_int8, _decode_int8)}[form]
 
-    def packed(state):
+    def packed(state, leaf_ids=None):
         adam, *rest = state
+        ids = leaf_ids or {name: i for i, name in enumerate(adam.mu)}
         pairs, step = {}, adam.count
         # One leaf after the other: the codes of all would wait together for their places, 1 GiB at 1.7B parameters. The
         # largest comes last, when all gradients but its own are gone.
-        for i, (name, m) in sorted(enumerate(adam.mu.items()), key=lambda leaf: leaf[1][1].size):
-            pairs[name] = encode(m, adam.nu[name], _hash(m.shape, i, step))
+        for name, m in sorted(adam.mu.items(), key=lambda leaf: leaf[1].size):
+            pairs[name] = encode(m, adam.nu[name], _hash(m.shape, ids[name], step))
             if pairs[name][0].dtype == jnp.int8:
                 # Behind a barrier, or XLA computes the code that the next leaf waits for a second time, from the old
                 # state, and copies that before it is overwritten: 0.5 GiB. What is stored is not behind it, or to keep
@@ -81,19 +84,20 @@ def stored_as(form: str, adamw: optax.GradientTransformation) -> optax.GradientT
         mu, nu = ({name: pair[i] for name, pair in pairs.items()} for i in (0, 1))
         return (adam._replace(mu=mu, nu=nu), *rest)
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, leaf_ids=None, **others):
+        del others
         updates, state = adamw.update(updates, unpacked(state), params)
-        return updates, packed(state)
+        return updates, packed(state, leaf_ids)
 
     def init(params):
         # Shapes alone: Adam begins with zeros, which every form stores as zeros.
         shapes = jax.eval_shape(lambda params: packed(adamw.init(params)), params)
         return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _hash(shape: tuple[int, ...], leaf: int, step: jax.Array) -> jax.Array:
+def _hash(shape: tuple[int, ...], leaf: int | jax.Array, step: jax.Array) -> jax.Array:
     """32 random bits for each element, a function of its place, its leaf and the step (Wellons' lowbias32)."""
     x = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     x += (step.astype(jnp.uint32) * 1024 + leaf) * jnp.uint32(0x9E3779B9)

@@ -19,14 +19,32 @@ class GradNormState(NamedTuple):
     grad_norm: jax.Array  # float32 scalar: global norm of the last gradient, before clipping
 
 
-def record_grad_norm() -> optax.GradientTransformation:
-    """Passes gradients on unchanged and remembers their global norm, for the metrics and the finite check."""
+def record_grad_norm() -> optax.GradientTransformationExtraArgs:
+    """Passes gradients on unchanged and remembers their global norm, for the metrics and the finite check.
 
-    def update(updates, state, params=None):
-        del state, params
-        return updates, GradNormState(optax.global_norm(updates))
+    Its update takes `grad_norm`, the norm of the whole, where it is given a part of the gradients (offload.py).
+    """
 
-    return optax.GradientTransformation(lambda params: GradNormState(jnp.float32(0)), update)
+    def update(updates, state, params=None, *, grad_norm=None, **others):
+        del state, params, others
+        return updates, GradNormState(_norm(updates, grad_norm))
+
+    return optax.GradientTransformationExtraArgs(lambda params: GradNormState(jnp.float32(0)), update)
+
+
+def clip_by_global_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """optax's, which takes `grad_norm` as `record_grad_norm` does."""
+
+    def update(updates, state, params=None, *, grad_norm=None, **others):
+        del params, others
+        norm = _norm(updates, grad_norm)
+        return jax.tree.map(lambda g: jnp.where(norm < max_norm, g, g / norm * max_norm), updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _norm(updates, of_whole: jax.Array | None) -> jax.Array:
+    return optax.global_norm(updates) if of_whole is None else of_whole
 
 
 def make_schedule(config_train) -> optax.Schedule:
@@ -57,7 +75,7 @@ def make_optimizer(config_train) -> Optimizer:
     )
     inner = optax.chain(
         record_grad_norm(),
-        optax.clip_by_global_norm(config_train.clip_norm),
+        clip_by_global_norm(config_train.clip_norm),
         moments.stored_as(config_train.moments, adamw),
     )
     if config_train.accum_steps == 1:
@@ -77,6 +95,11 @@ def only_sums(config_train) -> optax.MultiSteps:
 def inner_state(opt_state: Any) -> Any:
     """State of the optimizer that updates, whether MultiSteps wraps it or not; the same tree for every accum_steps."""
     return opt_state.inner_opt_state if isinstance(opt_state, optax.MultiStepsState) else opt_state
+
+
+def with_inner(opt_state: Any, inner: Any) -> Any:
+    """`opt_state` with another `inner_state`."""
+    return opt_state._replace(inner_opt_state=inner) if isinstance(opt_state, optax.MultiStepsState) else inner
 
 
 def accumulator(opt_state: Any) -> Any:

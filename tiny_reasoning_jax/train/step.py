@@ -19,7 +19,8 @@ from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.model.qwen3 import ModelDef, Params
 from tiny_reasoning_jax.train import losses, spikes
 from tiny_reasoning_jax.train import master as master_of
-from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_optimizer, only_sums
+from tiny_reasoning_jax.train.offload import LayerwiseUpdate, create_by_layers
+from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_optimizer, only_sums, with_inner
 
 
 class TrainState(NamedTuple):
@@ -61,9 +62,11 @@ def create_state(params: Params, optimizer: Optimizer, config_train) -> TrainSta
     @jax.jit  # so that a float32 master that only gives shapes is never made
     def create(params):
         image = {name: leaf.astype(jnp.float32) for name, leaf in params.items()}
-        return master_of.create(params, config_train.master), optimizer.init(image)
+        master = master_of.create(params, config_train.master)
+        return TrainState(jnp.int32(0), (), master, optimizer.init(image), jnp.float32(0), spikes.create())
 
-    return TrainState(jnp.int32(0), params, *create(params), jnp.float32(0), spikes.create())
+    state = create_by_layers(create, params) if config_train.offload_optimizer else create(params)
+    return state._replace(params=params)
 
 
 def abstract_state(model_def: ModelDef, config_train) -> TrainState:
@@ -95,7 +98,7 @@ def gradients(model_def, loss_chunk, state, batch):
 
 
 def accumulate(model_def, sums: optax.MultiSteps, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
-    """A micro-step that is not the step's last: adds its gradient to the accumulator.
+    """A micro-step that is not the step's last: adds its gradient to the accumulator. `state` is what `detach` leaves.
 
     MultiSteps updates in one branch of a condition on mini_step. With mini_step a constant the compiler sees which
     branch is taken, and removes the other from this function.
@@ -107,16 +110,45 @@ def accumulate(model_def, sums: optax.MultiSteps, loss_chunk, state: TrainState,
     return state._replace(opt_state=opt_state._replace(mini_step=counted + 1), loss=state.loss + loss)
 
 
+def detach(state: TrainState) -> TrainState:
+    """The state without what only the update reads, master and moments; `attach` puts it back.
+
+    A program that passes arrays on need not be handed them, and those in the host's memory XLA refuses to pass on.
+    """
+    return state._replace(master={}, opt_state=with_inner(state.opt_state, ()))
+
+
+def attach(state: TrainState, detached: TrainState) -> TrainState:
+    """What has become of `detached`, with the master and moments of the `state` that it was taken from."""
+    opt_state = with_inner(detached.opt_state, inner_state(state.opt_state))
+    return detached._replace(master=state.master, opt_state=opt_state)
+
+
 def apply(
     model_def, optimizer, loss_chunk, accum_steps, max_spike, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     """The last micro-step of a step: accumulates, then updates master and parameters."""
     loss, grads = gradients(model_def, loss_chunk, state, batch)
+    return update(optimizer, accum_steps, max_spike, state, loss, grads)
+
+
+def update(optimizer, accum_steps, max_spike, state: TrainState, loss, grads, **of_whole) -> tuple[TrainState, Metrics]:
+    """Accumulates the last gradients of a step, then updates master and parameters.
+
+    Args:
+      optimizer: make_optimizer's.
+      accum_steps: of the step.
+      max_spike: train.max_spike.
+      state: the whole, or a part of it (train/offload.py).
+      loss: of the last micro-batch.
+      grads: its gradients.
+      of_whole: of a part: `grad_norm` and `leaf_ids` of the whole, for the optimizer.
+    """
     opt_state = state.opt_state
     if accum_steps > 1:
         opt_state = opt_state._replace(mini_step=jnp.int32(accum_steps - 1))
     master = master_of.load(state.params, state.master)
-    updates, opt_state = optimizer.update(grads, opt_state, master)
+    updates, opt_state = optimizer.update(grads, opt_state, master, **of_whole)
     step_loss = state.loss + loss
     inner, inner_before = inner_state(opt_state), inner_state(state.opt_state)
     grad_norm = inner[0].grad_norm
@@ -127,7 +159,7 @@ def apply(
     keep = lambda new, old: jax.tree.map(functools.partial(jnp.where, applied), new, old)
     params, master = master_of.store(optax.apply_updates(master, _only_if(applied, updates)), like=state.master)
     inner = keep(inner, inner_before)
-    opt_state = opt_state._replace(inner_opt_state=inner) if accum_steps > 1 else inner
+    opt_state = with_inner(opt_state, inner)
     seen = spikes.take_in(state.usual, values, spike)
     usual = jax.tree.map(functools.partial(jnp.where, finite), seen, state.usual)
     loss = jnp.where(finite, jnp.float32(0), jnp.float32(jnp.nan))
@@ -147,10 +179,10 @@ def _only_if(applied: jax.Array, updates: Params) -> Params:
 
 
 class TrainStep(NamedTuple):
-    """The two compiled variants of a micro-step; both take over (donate) the state's buffers."""
+    """The two compiled variants of a micro-step; both take over (donate) the buffers of the state they are given."""
 
-    accumulate: callable  # (state, batch) -> state
-    apply: callable  # (state, batch) -> state, metrics
+    accumulate: callable  # (detached state, batch) -> detached state
+    apply: callable  # (state, batch) -> state, metrics; of an offload.LayerwiseUpdate (state) -> state, metrics
 
 
 @functools.lru_cache(maxsize=4)
@@ -160,11 +192,11 @@ def make_train_step(model_def: ModelDef, config_train: FrozenConfigDict) -> Trai
     The same functions for the same arguments: what the plan has traced, training does not trace again.
     """
     optimizer, chunk = make_optimizer(config_train), config_train.loss_chunk
-    last = optimizer, chunk, config_train.accum_steps, config_train.max_spike
-    return TrainStep(
-        jax.jit(functools.partial(accumulate, model_def, only_sums(config_train), chunk), donate_argnums=0),
-        jax.jit(functools.partial(apply, model_def, *last), donate_argnums=0),
-    )
+    rest = config_train.accum_steps, config_train.max_spike
+    adding = jax.jit(functools.partial(accumulate, model_def, only_sums(config_train), chunk), donate_argnums=0)
+    if config_train.offload_optimizer:
+        return TrainStep(adding, LayerwiseUpdate(functools.partial(update, optimizer, *rest)))
+    return TrainStep(adding, jax.jit(functools.partial(apply, model_def, optimizer, chunk, *rest), donate_argnums=0))
 
 
 def micro_batches(arrays: Batch) -> list[Batch]:
@@ -184,11 +216,13 @@ def run_step(
       is_asked: if given, each micro-step but the last is waited for, and where this then says so the step ends there
         and there are no metrics: the state is that of the step before in all that a checkpoint holds.
     """
-    *first, last = micro_batches(arrays)
-    for micro_batch in first:
-        state = train_step.accumulate(state, micro_batch)
+    to_add, of_apply = micro_batches(arrays), ()
+    if not isinstance(train_step.apply, LayerwiseUpdate):
+        of_apply = (to_add.pop(),)
+    for micro_batch in to_add:
+        state = attach(state, train_step.accumulate(detach(state), micro_batch))
         if is_asked is not None:
             jax.block_until_ready(state.loss)
             if is_asked():
                 return state._replace(loss=jnp.float32(0)), None
-    return train_step.apply(state, last)
+    return train_step.apply(state, *of_apply)
