@@ -10,8 +10,9 @@ Hugging Face folder. A turn is --turn-steps steps, timed from handing over the f
 device; tokens are real ones, padding left out. The first turns count as warm-up (one on a CPU, two on a card). On a
 CPU all contenders are alive and take turns, in an order that rotates; on a card one is alive at a time and the whole
 race is run --repeats times, in an order that rotates. Figures are medians over turns; ratio is ours to theirs. A
-contender that dies, or lives longer than --contender-seconds, is ended and keeps its turns and its error; one for which
-too little of --seconds is left is not begun. The JSON is written again after every turn.
+contender that dies, or whose turns take longer than --contender-seconds, its start included, is ended and keeps its
+turns and its error; one for which too little of --seconds is left is not begun. The JSON is written again after every
+turn.
 
 --cpu: "torch" is a plain loop around transformers' Qwen3, in the fastest of several configurations, which are measured
 first; "torch.compile" is the same loop compiled. Ours computes with the bfloat16 image of its float32 master. "torch,
@@ -224,7 +225,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-steps", type=int, help="optimizer steps, the first turn among them (default 300 or 14)")
     parser.add_argument("--turn-steps", type=int, help="steps of a turn (default 15 or 2)")
     parser.add_argument("--seconds", type=float, help="for everything (default 3600 or 540)")
-    parser.add_argument("--contender-seconds", type=float, help="for the life of each (default: those of all, or 200)")
+    parser.add_argument("--contender-seconds", type=float, help="for all turns of one (default 600 or 200)")
     parser.add_argument("--repeats", type=int, default=1, help="races on a card")
     parser.add_argument("--search-turns", type=int, default=5, help="turns for each of torch's configurations")
     parser.add_argument("--torch", choices=TORCH, help="torch's configuration on a CPU instead of searching")
@@ -242,7 +243,7 @@ def parse() -> argparse.Namespace:
     args.num_steps = args.num_steps or (300 if args.cpu else 14)
     args.turn_steps = args.turn_steps or (15 if args.cpu else 2)
     args.seconds = args.seconds or (3600 if args.cpu else 540)
-    args.contender_seconds = args.contender_seconds or (args.seconds if args.cpu else 200)
+    args.contender_seconds = args.contender_seconds or (600 if args.cpu else 200)
     args.num_warm_turns = 1 if args.cpu else 2
     check_turns(parser, args)
     args.num_steps -= args.num_steps % args.turn_steps

@@ -20,26 +20,29 @@ class Contender:
     """A process that does steps when it is told to."""
 
     def __init__(self, folder: Path, name: str, settings: dict, python: str, seconds: float):
-        """Starts it; it may live for so many seconds."""
+        """Starts it; all its turns together may take so many seconds, the first with what is left of the start."""
         command = [python, str(PROGRAM), str(folder), json.dumps(settings)]
-        self._errors, self._seconds, self._ends = folder / f"{name}.log", seconds, time.monotonic() + seconds
+        self._errors, self._left = folder / f"{name}.log", seconds
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         with self._errors.open("w") as errors:
             self._process = subprocess.Popen(command, stderr=errors, **pipes)
 
-    def turn(self, num_steps: int) -> dict:
+    def turn(self, num_steps: int, ends: float) -> dict:
         """Returns seconds, losses and peak bytes of that many steps.
 
         Raises:
-          RuntimeError: it has ended, or has been killed because its time is over.
+          RuntimeError: it has ended, or has been killed because its time is over, or `ends` (monotonic) has come.
         """
+        began = time.monotonic()
+        limit = max(0.0, min(self._left, ends - began))
         with contextlib.suppress(BrokenPipeError):  # it has ended, which the next line tells
             self._process.stdin.write(f"{num_steps}\n")
             self._process.stdin.flush()
         # An answer is one line, so nothing of it waits in the reader's buffer.
-        if not select.select([self._process.stdout], [], [], max(0.0, self._ends - time.monotonic()))[0]:
+        if not select.select([self._process.stdout], [], [], limit)[0]:
             self._process.kill()
-            raise RuntimeError(f"killed: its {self._seconds:.0f} s were over before it had done {num_steps} steps more")
+            raise RuntimeError(f"killed: {num_steps} steps were not done in {limit:.0f} s, and no more are left to it")
+        self._left -= time.monotonic() - began
         line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(processes.explain_end(self._process.wait(), self._errors))
@@ -112,12 +115,11 @@ def race(
 
     def create(name: str) -> Contender:
         python = sys.executable if contenders[name]["kind"] == "ours" else args.peer_python
-        seconds = min(args.contender_seconds, args.ends - time.monotonic())
-        return Contender(folder, name, contenders[name], python, seconds)
+        return Contender(folder, name, contenders[name], python, args.contender_seconds)
 
     def take_turn(name: str, contender: Contender) -> None:
         try:
-            records[name].turns.append(contender.turn(args.turn_steps))
+            records[name].turns.append(contender.turn(args.turn_steps, args.ends))
         except RuntimeError as error:
             records[name].error = str(error)
         keep()
