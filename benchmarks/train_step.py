@@ -92,8 +92,8 @@ FLAGS = {
 }
 # Of each measurement of a section: seconds that must be left of --seconds for it to be begun, and those it may take.
 SECTIONS = {
-    "ceilings": (30, 90), "attention": (30, 60), "step": (90, 280), "loss": (40, 120), "remat": (90, 200),
-    "cards": (90, 200), "long": (90, 200), "checkpoint": (90, 150), "plain": (30, 60), "merged": (30, 60),
+    "ceilings": (30, 90), "attention": (30, 90), "step": (90, 280), "loss": (40, 120), "remat": (90, 200),
+    "cards": (90, 200), "long": (90, 200), "checkpoint": (90, 150), "plain": (30, 90), "merged": (30, 60),
     "flags": (90, 200),
 }  # fmt: skip
 ROW = 4096  # tokens of the rows that --mean-length is meant for
