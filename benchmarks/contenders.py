@@ -2,8 +2,8 @@
 
 peers.py starts `python contenders.py FOLDER SETTINGS` and writes a number of steps to its standard input; this process
 does them, waits until the device has finished, and answers with a line of JSON: seconds, seconds of all its cores,
-losses, peak bytes. FOLDER holds model/ (a Hugging Face folder) and steps.npz; SETTINGS is JSON. Only "ours" imports
-JAX, only the others torch.
+losses, peak bytes, and as "facts" the dtype of its weights and who attends. FOLDER holds model/ (a Hugging Face folder)
+and steps.npz; SETTINGS is JSON. Only "ours" imports JAX, only the others torch.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Turns:
     """Does as many steps as it is told and reports; ends the process when told nothing more."""
 
     def __init__(self, synchronize: Callable[[], None], memory: Callable[[], dict[str, int]]):
-        self.synchronize, self.memory = synchronize, memory
+        self.synchronize, self.memory, self.facts = synchronize, memory, {}
         self.left, self.losses = 0, []
 
     def begin(self) -> None:
@@ -45,6 +45,7 @@ class Turns:
                 "seconds": time.perf_counter() - self.began,
                 "cpu_seconds": time.process_time() - self.cpu_began,
                 "losses": list(map(float, self.losses)),
+                "facts": self.facts,
                 **self.memory(),
             }
             print(json.dumps(report), file=REPORT, flush=True)
@@ -67,23 +68,25 @@ def run_ours(folder: Path, settings: dict) -> None:
 
     xla.set_environment()
     import jax
+    import packed  # benchmarks/packed.py
     from ml_collections import FrozenConfigDict
 
     from convert.from_hf import load_hf
     from tiny_reasoning_jax.data.batch import Batch
-    from tiny_reasoning_jax.model.attention import choice
     from tiny_reasoning_jax.plan.choose import with_train
     from tiny_reasoning_jax.run import make_model_def
+    from tiny_reasoning_jax.train.checkpoint import bind
     from tiny_reasoning_jax.train.optimizer import make_optimizer
     from tiny_reasoning_jax.train.step import create_state, make_train_step, run_step
 
     xla.start()
     config = FrozenConfigDict(settings["config"])
     loaded = load_hf(folder / "model")
-    where = {"seq_len": config.train.seq_len, "head_dim": loaded.spec.head_dim, "dtype": config.train.compute_dtype}
-    config = with_train(config, attention=choice.candidates(config.train.attention, choice.attached(), **where)[0])
+    train = config.train
+    attention, said = packed.settle_attention(train.attention, train.seq_len, train.compute_dtype, loaded.spec)
+    config = with_train(config, attention=attention)
     model_def, optimizer = make_model_def(config, loaded.spec), make_optimizer(config.train)
-    state = create_state(loaded.params, optimizer, config.train)
+    state = bind(create_state(loaded.params, optimizer, config.train))
     del loaded
     train_step = make_train_step(model_def, config.train)
     device = jax.local_devices()[0]
@@ -93,6 +96,7 @@ def run_ours(folder: Path, settings: dict) -> None:
         return {"peak_bytes": stats["peak_bytes_in_use"]} if stats else host_memory()
 
     turns = Turns(lambda: jax.block_until_ready(state), memory)
+    turns.facts = {"weights": str(state.params["embed"].dtype), "attention": attention, "attention_said": said}
     for arrays in zip(*load_arrays(folder, Batch._fields), strict=True):
         turns.begin()
         state, metrics = run_step(train_step, state, Batch(*arrays))
@@ -109,6 +113,10 @@ def torch_turns(device: str) -> Turns:
         "peak_reserved_bytes": torch.cuda.max_memory_reserved(),
     }
     return Turns(torch.cuda.synchronize, peak)
+
+
+def torch_facts(model) -> dict[str, str]:
+    return {"weights": str(model.dtype).removeprefix("torch."), "attention": model.config._attn_implementation}
 
 
 class Masters:
@@ -176,6 +184,7 @@ def run_torch(folder: Path, settings: dict) -> None:
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=1e-8, **settings["adamw"])
     names = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "loss_denom")
     turns = torch_turns(settings["device"])
+    turns.facts = torch_facts(model)
     for rate, arrays in zip(settings["rates"], zip(*load_arrays(folder, names), strict=True), strict=True):
         turns.begin()
         total = 0.0
@@ -302,8 +311,7 @@ def run_trl(folder: Path, settings: dict) -> None:
         train_dataset=make_rows(folder).with_format("torch"),
         callbacks=[TakeTurns()],
     )
-    attention = trainer.model.config._attn_implementation
-    print(f"TRL trains {trainer.model.dtype} weights with {attention} attention", file=sys.stderr)
+    turns.facts = torch_facts(trainer.model) | {"autocast": "bfloat16" if config.bf16 else "none"}
     trainer.train()
 
 

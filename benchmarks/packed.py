@@ -1,4 +1,6 @@
-"""What the benchmarks of training share: a recipe's packed batches, real or made up, and a model of its shape."""
+"""What the benchmarks of training share: a recipe's packed batches, real or made up, a model of its shape, and the
+attention that training would choose for it.
+"""
 
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.pipeline import make_train_iterator
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
+from tiny_reasoning_jax.model.attention import BACKENDS, choice, self_test
+from tiny_reasoning_jax.model.spec import ModelSpec
 
 # Qwen3-1.7B's shape and vocabulary. Random weights cost the same time and memory as trained ones.
 QWEN3_1_7B = {
@@ -18,6 +22,8 @@ QWEN3_1_7B = {
     "num_key_value_heads": 8, "head_dim": 128, "rope_theta": 1e6, "tie_word_embeddings": True,
 }  # fmt: skip
 VOCAB_SIZE = 151_936
+# Made-up examples; as many as that of longer ones would be tokens that no benchmark reads.
+NUM_EXAMPLES, MOST_TOKENS = 20_000, 18_000_000
 
 
 def make_config(variant: str, **changes) -> ConfigDict:
@@ -36,9 +42,9 @@ def prepare(config: ConfigDict, mean_length: int | None, vocab_size: int = VOCAB
 
     Args:
       config: with model.source "random".
-      mean_length: None: what the recipe's data stage prepares from data.source. A number: 20,000 examples of random
-        tokens whose lengths are log-normal with this mean (sigma 0.8, as far as they fit a row) and of which three
-        fifths are trained.
+      mean_length: None: what the recipe's data stage prepares from data.source. A number: examples of random tokens
+        whose lengths are log-normal with this mean (sigma 0.8, as far as they fit a row) and of which three fifths are
+        trained; 20,000, fewer where they are longer than 900.
       vocab_size: of those random tokens.
     """
     if mean_length is None:
@@ -52,7 +58,8 @@ def prepare(config: ConfigDict, mean_length: int | None, vocab_size: int = VOCAB
 
 def _write_made_up(folder: Path, mean_length: int, seq_len: int, vocab_size: int) -> None:
     rng, sigma = np.random.default_rng(0), 0.8
-    lengths = rng.lognormal(np.log(mean_length) - sigma**2 / 2, sigma, 20_000).astype(np.int64).clip(16)
+    num_examples = min(NUM_EXAMPLES, MOST_TOKENS // mean_length)
+    lengths = rng.lognormal(np.log(mean_length) - sigma**2 / 2, sigma, num_examples).astype(np.int64).clip(16)
     tokens = rng.integers(0, vocab_size, 50_000 + seq_len).tolist()
     writer = SplitWriter(folder)
     for i, length in enumerate(lengths[lengths <= seq_len].tolist()):
@@ -80,3 +87,10 @@ def save_steps(path: Path, steps: list[StepBatch]) -> None:
     """Writes the arrays of all steps, [num_steps, accum_steps, B, T], for processes that do not import this package."""
     names = Batch._fields
     np.savez(path, **{name: np.stack([getattr(step.arrays, name) for step in steps]) for name in names})
+
+
+def settle_attention(asked: str, seq_len: int, dtype: str, spec: ModelSpec) -> tuple[str, list[str]]:
+    """The backend that training takes on this device, by its self-test there, and what that said."""
+    names = choice.candidates(asked, choice.attached(), seq_len=seq_len, head_dim=spec.head_dim, dtype=dtype)
+    heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}
+    return self_test.settle(asked, names, BACKENDS, **heads, dtype=dtype, seq_len=seq_len)

@@ -1,37 +1,42 @@
 """One training step of Qwen3-1.7B on the device at hand, taken apart: what it reaches, and what the device could.
 
-    python benchmarks/train_step.py                                  # a CUDA card; about ten minutes
+    python benchmarks/train_step.py                                  # a CUDA card; at most ten minutes
     python benchmarks/train_step.py --data train.jsonl --tokenizer FOLDER
     python benchmarks/train_step.py --sections ceilings step --seconds 240
     JAX_PLATFORMS=cpu python benchmarks/train_step.py --tiny         # every path of this file, on any machine
 
-Random weights; rows packed by our pipeline, of made-up examples (log-normal lengths, mean --mean-length) or of --data.
-Sections, the most important first; each measurement is a process of its own, so that one that fails (its error is kept)
-takes no other with it and peak memory is its own. The JSON is written again after every one.
+Random weights; rows packed by our pipeline, of made-up examples (log-normal lengths, mean --mean-length in rows of
+4,096, and as much more as rows are longer, but for the recipes called "short examples") or of --data. Sections, the
+most important first; each measurement is a process of its own with a time limit of its own, so that one that fails or
+hangs takes no other with it and peak memory is its own. What it said before is kept beside the error. The JSON is
+written again after every one.
 
   ceilings    products of our shapes, copying
+  attention   cudnn and triton: self-test, forward, forward with backward, at a typical micro-batch of the recipe (by
+              its number of segments) and at the one with the most segments
   step        the 80 GB recipe without recomputation: speed, MFU, peak memory against the plan, the cost of
               accumulating, and the time from the start of the process to the end of the first step, cold and from the
               compile cache
-  attention   every backend: self-test, forward, forward with backward, at the recipe's micro-batch
   loss        chunk sizes, and the share of trained tokens
   remat       the same recipe on the other rungs
-  long        rows of 16,384 and 32,768 tokens
-  cards       the variants of configs/reason.py for cards with 48, 24 and 16 GB
+  cards       the variants of configs/reason.py for cards with 48, 24 and 16 GB, with the attention of those cards
+  long        rows of 16,384 and 32,768 tokens: long examples, and short ones with cudnn and with triton
   checkpoint  how long a checkpoint holds up training
+  plain       attention in plain JAX, as in attention
   merged      q, k, v and gate, up as one product each
   flags       the recipe under other XLA flags
 
-MFU is model FLOPs (causal, within examples, nothing recomputed; plan/flops.py) over the data sheet's bf16 rate, and
-over the best product measured; tokens are real ones, padding left out. A step's time is the median over groups of steps
-that are queued without waiting. Not run on a GPU yet.
+"mfu" is model FLOPs (causal, within examples, nothing recomputed; plan/flops.py) over the data sheet's bf16 rate, by
+the usual convention: the output matrix counts for every token. "computed_mfu" counts it for trained tokens alone, the
+only ones whose logits the step computes; "share_of_best_product" is the same over the best product measured. Tokens
+are real ones, padding left out. A step's time is the median over groups of steps that are queued without waiting. Not
+run on a GPU yet.
 """
 
 import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -41,18 +46,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # configs/ is no part of the
 
 import jax
 import packed
+import processes  # benchmarks/processes.py
 from absl import logging
 
 from configs import reason
 from tiny_reasoning_jax import xla
+from tiny_reasoning_jax.model.attention import BACKENDS
+from tiny_reasoning_jax.model.attention.choice import KERNELS
 from tiny_reasoning_jax.model.spec import ModelSpec
 
 
-def of_variant(variant: str) -> tuple[int, int, int, dict]:
-    """A variant of configs/reason.py as an entry of RECIPES."""
+def of_variant(variant: str, **changes) -> tuple[int, int, int, dict]:
+    """A variant of configs/reason.py as an entry of RECIPES, with changes of its own."""
     train = reason.get_config(variant).train
     own = {f"train__{key}": train[key] for key in ("master", "moments", "remat", "loss_chunk")}
-    return train.batch_size // train.accum_steps, train.seq_len, train.accum_steps, own
+    return train.batch_size // train.accum_steps, train.seq_len, train.accum_steps, own | changes
 
 
 # The recipes: rows of a micro-batch, their length, micro-batches, and what else differs from the 1.7b variant.
@@ -64,10 +72,13 @@ RECIPES = {
     "80 GB, 1 x 16384, none": (1, 16_384, 4, {"train__remat": "none"}),
     "80 GB, 1 x 32768": of_variant("1.7b-80gb-32k"),
     "80 GB, 1 x 32768, full": (1, 32_768, 4, {"train__remat": "full"}),
-    "48 GB": of_variant("1.7b-48gb"),
-    "24 GB": of_variant("1.7b-24gb"),
-    "24 GB, 8 x 4096": (8, 4096, 1, of_variant("1.7b-24gb")[3]),
-    "16 GB": of_variant("1.7b-16gb"),
+    "short examples, 1 x 16384, cudnn": (1, 16_384, 4, {"train__remat": "none", "train__attention": "cudnn"}),
+    "short examples, 1 x 16384, triton": (1, 16_384, 4, {"train__remat": "none", "train__attention": "triton"}),
+    # These cards are older than Hopper, and train with triton.
+    "48 GB": of_variant("1.7b-48gb", train__attention="triton"),
+    "24 GB": of_variant("1.7b-24gb", train__attention="triton"),
+    "24 GB, 8 x 4096": (8, 4096, 1, of_variant("1.7b-24gb", train__attention="triton")[3]),
+    "16 GB": of_variant("1.7b-16gb", train__attention="triton"),
 }
 MAIN = "80 GB, 4 x 4096, none"
 CHUNK = reason.get_config("1.7b").train.loss_chunk
@@ -79,16 +90,20 @@ FLAGS = {
     "XLA may join products": "--xla_disable_hlo_passes=rematerialization",
     "cuBLASLt": "--xla_gpu_enable_cublaslt=true",
 }
-SECTIONS = ("ceilings", "step", "attention", "loss", "remat", "long", "cards", "checkpoint", "merged", "flags")
-LEAST_SECONDS = 20  # of what is left of --seconds, for a measurement to be begun
+# Of each measurement of a section: seconds that must be left of --seconds for it to be begun, and those it may take.
+SECTIONS = {
+    "ceilings": (30, 90), "attention": (30, 90), "step": (90, 280), "loss": (40, 120), "remat": (90, 200),
+    "cards": (90, 200), "long": (90, 200), "checkpoint": (90, 150), "plain": (30, 90), "merged": (30, 60),
+    "flags": (90, 200),
+}  # fmt: skip
+ROW = 4096  # tokens of the rows that --mean-length is meant for
 
 
 class Bench:
     """Runs measurements one after the other and keeps their results."""
 
-    def __init__(self, args: argparse.Namespace, folder: Path):
-        self.args, self.folder = args, folder
-        self.began = time.monotonic()
+    def __init__(self, args: argparse.Namespace, folder: Path, began: float):
+        self.args, self.folder, self.began = args, folder, began
         self.split = None
         self.results: dict = {section: {} for section in args.sections}
         self.environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
@@ -101,11 +116,13 @@ class Bench:
     def config(self, name: str):
         """A recipe, in the scale of this run."""
         rows, seq_len, accum_steps, own = RECIPES[name]
+        changes = {"train__attention": self.args.attention, "train__loss_chunk": CHUNK, **own}
+        if self.args.tiny:  # on any machine: no kernel of a card's
+            changes["train__attention"] = self.args.attention
         config = packed.make_config(
             "tiny" if self.args.tiny else "1.7b",
             workdir=str(self.folder / "run"), train__seq_len=seq_len // self.scale, train__accum_steps=accum_steps,
-            train__batch_size=rows * accum_steps, train__attention=self.args.attention,
-            **{"train__loss_chunk": CHUNK, **own},
+            train__batch_size=rows * accum_steps, **changes,
         )  # fmt: skip
         config.train.loss_chunk //= self.scale
         return config
@@ -114,28 +131,32 @@ class Bench:
         """File of a recipe's batches."""
         config = self.config(name)
         train = config.train
-        path = self.folder / f"steps-{train.batch_size}-{train.accum_steps}-{train.seq_len}.npz"
+        # Long rows of short examples are cudnn's worst case, of many passes, and not what long rows are for.
+        longer = 1 if name.startswith("short examples") else max(1, train.seq_len * self.scale // ROW)
+        mean_length = self.args.mean_length * longer // self.scale
+        path = self.folder / f"steps-{train.batch_size}-{train.accum_steps}-{train.seq_len}-{mean_length}.npz"
         if path.exists():
             return str(path)
         if self.args.data:
             split = self.split = self.split or packed.prepare(self._data_config(config), None)
         else:
-            split = packed.prepare(config, self.args.mean_length // self.scale, self.spec["vocab_size"])
+            split = packed.prepare(config, mean_length, self.spec["vocab_size"])
         packed.save_steps(path, packed.take_steps(config, split, 8))
         return str(path)
 
     def _data_config(self, config):
         """Rows of every length are packed of the same examples: those that fit into 4096 tokens."""
-        config.train.seq_len = 4096 // self.scale
+        config.train.seq_len = ROW // self.scale
         config.update(data={"source": str(self.args.data)}, tokenizer={"source": str(self.args.tokenizer)})
         return config
 
-    def measure(self, section: str, name: str, part: str, arguments: dict, flags: str = "") -> dict | None:
-        """Runs one measurement in a process of its own; keeps what it says, or why it failed."""
+    def measure(self, section: str, name: str, part: str, arguments: dict, flags: str = "") -> None:
+        """Runs one measurement in a process of its own; keeps what it says, and why it failed if it did."""
         left = self.args.seconds - (time.monotonic() - self.began)
-        if left < LEAST_SECONDS:
-            self._keep(section, name, {"skipped": f"--seconds={self.args.seconds} were used up"})
-            return None
+        least, most = SECTIONS[section]
+        if left < least:
+            skipped = f"{max(0, left):.0f} s were left of --seconds={self.args.seconds:g}, it needs {least}"
+            return self._keep(section, name, {"skipped": skipped})
         environment = dict(self.environment)
         # In place of a flag of that name: of one that takes a list XLA would join the two.
         replaced = flags.partition("=")[0]
@@ -144,28 +165,21 @@ class Bench:
         common = {"spec": self.spec, "dtype": self.dtype, "started": time.time()}
         command = [sys.executable, str(Path(__file__).with_name("step_parts.py")), part, json.dumps(common | arguments)]
         began = time.monotonic()
-        try:
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=left)
-            lines = done.stdout.strip().splitlines()
-            result = json.loads(lines[-1]) if done.returncode == 0 else {"error": done.stderr.strip()[-1500:]}
-        except subprocess.TimeoutExpired:
-            result = {"error": f"still running after the {left:.0f} s that were left"}
+        result = processes.run(command, seconds=min(left, most), folder=self.folder, environment=environment)
         self._keep(section, name, result | {"measured_in_seconds": time.monotonic() - began})
-        return result
 
     def _keep(self, section: str, name: str, result: dict) -> None:
         self.results[section][name] = result
-        self.args.output.write_text(json.dumps(self.facts(), indent=2) + "\n")
+        processes.write_json(self.args.output, self.facts())
         print(f"{section}, {name}: {_short(result)}", flush=True)
 
     def facts(self) -> dict:
-        """All that is known so far, MFU filled in where a ceiling is known."""
-        ceilings = self.results.get("ceilings", {}).get("products and copy", {})
+        """All that is known so far, steps over the best product where that is known."""
+        best = self.results.get("ceilings", {}).get("products and copy", {}).get("flops")
         for results in self.results.values():
             for result in results.values():
-                for name, key in (("mfu", "datasheet_bf16_flops"), ("share_of_best_product", "flops")):
-                    if "flops_per_token" in result and ceilings.get(key):
-                        result[name] = result["flops"] / ceilings[key]
+                if best and "computed_flops" in result:
+                    result["share_of_best_product"] = result["computed_flops"] / best
         settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(self.args).items() if k != "output"}
         return {"machine": platform.machine(), "python": platform.python_version(), "settings": settings,
                 "parameters": ModelSpec(**self.spec).num_parameters, "results": self.results}  # fmt: skip
@@ -187,18 +201,20 @@ class Bench:
         elif section == "step":
             self.train(section, MAIN, micro=True, plan=True)
             self.train(section, MAIN, called="again, from the compile cache", groups=1)
-        elif section == "attention":
-            self.measure(section, "packed micro-batch", "attention_paths", main)
+        elif section in ("attention", "plain"):
+            for name in BACKENDS:
+                if (name in KERNELS) == (section == "attention"):
+                    self.measure(section, name, "attention_path", {**main, "backend": name})
         elif section == "loss":
             chunks = [size // self.scale for size in (1024, 2048, 4096, 8192)]
             self.measure(section, "chunks", "loss_paths", {**main, "chunks": chunks})
         elif section in ("remat", "long", "cards"):
-            begins = {"remat": "80 GB, 4", "long": "80 GB, 1", "cards": ("48", "24", "16")}[section]
+            begins = {"remat": "80 GB, 4", "long": ("80 GB, 1", "short"), "cards": ("48", "24", "16")}[section]
             for name in RECIPES:
                 if name.startswith(begins) and name != MAIN:
                     self.train(section, name, groups=3, plan=section == "cards")
         elif section == "checkpoint":
-            self.measure(section, MAIN, "checkpoint", {**main, "disk": self.args.disk, "steps_after": 6})
+            self.measure(section, MAIN, "checkpoint", {**main, "disk": str(self.folder), "steps_after": 6})
         elif section == "merged":
             self.measure(section, "forward and backward", "merged", {"tokens": tokens})
         elif section == "flags":
@@ -207,50 +223,45 @@ class Bench:
 
 
 def _short(result: dict) -> str:
-    if "error" in result:
-        return f"FAILED: {result['error'].splitlines()[-1][:300] if result['error'] else 'no message'}"
-    wanted = ("skipped", "tokens_per_second", "step_seconds", "mfu", "share_of_best_product", "peak_bytes", "flops",
-              "planned_bytes", "first_step_seconds_from_start", "accumulate_overhead", "blocked_seconds")  # fmt: skip
-    shown = {key: result[key] for key in wanted if key in result} or result
-    return json.dumps(shown)[:600]
+    failed = result.get("error")
+    wanted = ("skipped", "tokens_per_second", "step_seconds", "mfu", "computed_mfu", "share_of_best_product",
+              "peak_bytes", "flops", "planned_bytes", "first_step_seconds_from_start", "accumulate_overhead",
+              "blocked_seconds", "attention")  # fmt: skip
+    shown = {key: result[key] for key in wanted if key in result} or {k: v for k, v in result.items() if k != "error"}
+    text = json.dumps(shown)[:600]
+    return f"FAILED: {failed.strip().splitlines()[-1][:300]}; before that {text}" if failed else text
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--seconds", type=float, default=570, help="for everything; what does not fit is left out")
+    parser.add_argument("--seconds", type=float, help="for everything (540, with --tiny 1800); the rest is left out")
     parser.add_argument("--groups", type=int, default=10, help="groups of two steps whose median is the step's time")
     parser.add_argument("--tiny", action="store_true", help="the tiny recipe's model in float32, rows 32 times shorter")
     parser.add_argument("--attention", default="auto", help="backend, as train.attention")
     parser.add_argument("--data", type=Path, help="file of problems instead of made-up examples (with --tokenizer)")
     parser.add_argument("--tokenizer", type=Path, help="folder of the tokenizer for --data")
-    parser.add_argument("--mean-length", type=int, default=900, help="tokens of a made-up example")
-    parser.add_argument("--disk", help="folder for the checkpoint that is timed; default: the temporary folder")
+    parser.add_argument("--mean-length", type=int, default=900, help="tokens of a made-up example, in rows of 4096")
+    parser.add_argument("--disk", help="folder for temporary files and the checkpoint that is timed")
     parser.add_argument("--output", type=Path, help="JSON file; default: benchmarks/results/train_step_<device>.json")
     args = parser.parse_args()
     if bool(args.data) != bool(args.tokenizer):
         parser.error("--data and --tokenizer go together")
+    args.seconds = args.seconds or (1800 if args.tiny else 540)
     return args
 
 
-def find_device() -> str:
-    """The device's name, asked for in another process: this one must not hold the card."""
-    program = "import jax; print(jax.local_devices()[0].device_kind)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    return done.stdout.strip().splitlines()[-1]
-
-
 def main() -> None:
-    args = parse()
+    args, began = parse(), time.monotonic()
     logging.set_verbosity(logging.WARNING)
     xla.set_environment()
     jax.config.update("jax_platforms", "cpu")  # this process itself must not hold the card
     if args.output is None:
-        name = "".join(c if c.isalnum() else "_" for c in find_device()).lower() + "_tiny" * args.tiny
+        name = "".join(c if c.isalnum() else "_" for c in processes.find_device()[1]).lower() + "_tiny" * args.tiny
         args.output = Path(__file__).parent / "results" / f"train_step_{name}.json"
     args.output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=args.disk) as folder:
-        bench = Bench(args, Path(folder))
+        bench = Bench(args, Path(folder), began)
         for section in args.sections:
             try:
                 bench.run(section)
