@@ -19,7 +19,8 @@ written again after every one.
               compile cache
   loss        chunk sizes, and the share of trained tokens
   remat       the same recipe on the other rungs
-  cards       the variants of configs/reason.py for cards with 48, 24 and 16 GB, with the attention of those cards
+  cards       the variants of configs/reason.py for cards with 48, 24 and 16 GB, with the attention of those cards;
+              the time that an offloaded update takes
   long        rows of 16,384 and 32,768 tokens: long examples, and short ones with cudnn and with triton
   checkpoint  how long a checkpoint holds up training
   plain       attention in plain JAX, as in attention
@@ -59,7 +60,7 @@ from tiny_reasoning_jax.model.spec import ModelSpec
 def of_variant(variant: str, **changes) -> tuple[int, int, int, dict]:
     """A variant of configs/reason.py as an entry of RECIPES, with changes of its own."""
     train = reason.get_config(variant).train
-    own = {f"train__{key}": train[key] for key in ("master", "moments", "remat", "loss_chunk")}
+    own = {f"train__{key}": train[key] for key in ("master", "moments", "offload_optimizer", "remat", "loss_chunk")}
     return train.batch_size // train.accum_steps, train.seq_len, train.accum_steps, own | changes
 
 
@@ -79,6 +80,7 @@ RECIPES = {
     "24 GB": of_variant("1.7b-24gb", train__attention="triton"),
     "24 GB, 8 x 4096": (8, 4096, 1, of_variant("1.7b-24gb", train__attention="triton")[3]),
     "16 GB": of_variant("1.7b-16gb", train__attention="triton"),
+    "16 GB, offloaded": of_variant("1.7b-16gb-offload", train__attention="triton"),
 }
 MAIN = "80 GB, 4 x 4096, none"
 CHUNK = reason.get_config("1.7b").train.loss_chunk
@@ -212,7 +214,7 @@ class Bench:
             begins = {"remat": "80 GB, 4", "long": ("80 GB, 1", "short"), "cards": ("48", "24", "16")}[section]
             for name in RECIPES:
                 if name.startswith(begins) and name != MAIN:
-                    self.train(section, name, groups=3, plan=section == "cards")
+                    self.train(section, name, groups=3, plan=section == "cards", micro="offloaded" in name)
         elif section == "checkpoint":
             self.measure(section, MAIN, "checkpoint", {**main, "disk": str(self.folder), "steps_after": 6})
         elif section == "merged":

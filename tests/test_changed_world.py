@@ -109,7 +109,7 @@ def test_a_run_grows_and_does_not_shrink(tmp_path):
 def test_every_key_has_its_place():
     """A new key of the section that trains must be put into one of the lists, or be named here."""
     free = {"num_steps", "validate_every_steps", "num_probe", "watchdog_seconds"}
-    settled = {"accum_steps", "remat", "attention"}  # world.py compares what became of them
+    settled = {"accum_steps", "remat", "attention", "offload_optimizer"}  # world.py compares what became of them
     known = free | settled | {key.removeprefix("train.") for key in rundir.IDENTITY + rundir.NUMERICS}
     assert set(make_config("w").train) <= known
 
@@ -152,6 +152,8 @@ def test_every_part_of_the_world_is_told(data, tmp_path, monkeypatch):
     (source / "model.safetensors").write_bytes(b"weights")
     assert changed(describe(make_config(tmp_path, train__remat="full"))) == {"train.remat"}
     assert changed(describe(make_config(tmp_path, train__remat="none", train__accum_steps=1))) == {"train.accum_steps"}
+    offloaded = make_config(tmp_path, train__remat="none", train__offload_optimizer=True)
+    assert changed(describe(offloaded)) == {"train.offload_optimizer"}
     assert changed(describe(model=ModelDef(MODEL.spec, attention="blockwise"))) == {"attention"}
     with monkeypatch.context() as patch:
         patch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
