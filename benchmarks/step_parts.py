@@ -33,7 +33,6 @@ from tiny_reasoning_jax.plan import cards, flops
 from tiny_reasoning_jax.plan.memory import plan_memory
 from tiny_reasoning_jax.train import losses
 from tiny_reasoning_jax.train.checkpoint import Checkpoints, bind, num_bytes
-from tiny_reasoning_jax.train.offload import LayerwiseUpdate
 from tiny_reasoning_jax.train.optimizer import make_optimizer
 from tiny_reasoning_jax.train.step import attach, create_state, detach, make_train_step, micro_loss, run_step
 
@@ -215,7 +214,7 @@ class Training:
         loss = jax.jit(lambda params, batch: _norm(self.model_def, self.train, params, batch))
         found = {"gradients_alone_seconds": seconds_per_call(lambda: loss(self.state.params, batch))}
 
-        of_apply = () if isinstance(self.step.apply, LayerwiseUpdate) else (batch,)
+        of_apply = () if self.step.adds_all else (batch,)
 
         def apply():
             self.state, metrics = self.step.apply(self.state, *of_apply)

@@ -258,10 +258,11 @@ def validate(config) -> None:
             f"train.batch_size={batch_size} rows cannot be split into train.accum_steps={accum_steps} equal "
             f"micro-batches; try --config.train.batch_size={above}"
         )
-    if config.train.offload_optimizer and accum_steps == 1:
+    if config.train.offload_optimizer and 1 in (accum_steps, batch_size):
         raise UserError(
-            "train.offload_optimizer=True updates what has been accumulated, and train.accum_steps=1 accumulates "
-            "nothing; take --config.train.accum_steps=2 or more, 0 for the program's choice"
+            f"train.offload_optimizer=True updates what has been accumulated, and train.accum_steps={accum_steps} of "
+            f"train.batch_size={batch_size} accumulates nothing; take --config.train.accum_steps=2 or more of as many "
+            "rows, or 0 for the program's choice"
         )
     if config.train.warmup_steps >= config.train.num_steps:
         raise UserError(

@@ -103,7 +103,7 @@ VARIANTS = {
     "1.7b-16gb": _qwen3(
         "1.7b-16gb", master="remainder16", moments="int8", remat="full", batch_size=1, accum_steps=1, loss_chunk=512
     ),
-    # Room for it, where the host has 6.4 GiB to spare: master and moments are there between updates.
+    # Room for it, where the host has 16 GB or more: master and moments, 6.4 GiB, are there between updates.
     "1.7b-16gb-offload": _qwen3(
         "1.7b-16gb-offload",
         master="remainder16",

@@ -74,6 +74,10 @@ def test_the_variant_follows_the_memory_of_the_card(monkeypatch, gib, variant):
             {"train__accum_steps": 1, "train__offload_optimizer": True},
             r"train.offload_optimizer=True .*train.accum_steps=1 .*train.accum_steps=2",
         ),
+        (
+            {"train__accum_steps": 0, "train__batch_size": 1, "train__offload_optimizer": True},
+            r"train.offload_optimizer=True .*train.batch_size=1 ",
+        ),
         ({"train__accum_steps": 3}, r"train.batch_size=4 .*train.accum_steps=3 .*train.batch_size=6"),
         ({"stages": "data,trian"}, r"stages='data,trian'.*data,grade,train,eval,export"),
         ({"train__warmup_steps": 6}, r"warmup_steps=6 .*num_steps=6"),

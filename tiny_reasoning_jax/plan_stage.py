@@ -86,7 +86,8 @@ def settle(config: FrozenConfigDict) -> FrozenConfigDict:
         print(plan, flush=True)
         return plan.config
     remat = "none" if config.train.remat == "auto" else config.train.remat
-    config = choose.with_train(config, remat=remat, accum_steps=config.train.accum_steps or 1)
+    accum_steps = config.train.accum_steps or choose.micro_batch_counts(config.train)[0]
+    config = choose.with_train(config, remat=remat, accum_steps=accum_steps)
     if trains:
         spec = find_spec(config)
         parts, host = split_state(abstract_state(ModelDef(spec), config.train), config.train)
@@ -118,11 +119,12 @@ def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
     if chosen is None:
         raise choose.refuse(config, spec, target.card, usable, measure, tried)
     host = host_memory()
-    if target.attached and chosen.memory.host > host:
+    # Pinned memory grows in pieces that double, and a checkpoint that is read or written takes more beside it.
+    if target.attached and chosen.memory.host > host / 2:
         raise ShortageError(
-            f"train.offload_optimizer=True keeps {chosen.memory.host / cards.GIB:.1f} GiB in the host's memory, which "
-            f"has {host / cards.GIB:.1f}; take --config.train.moments=int8 and master=remainder16, the smallest, or "
-            "--config.train.offload_optimizer=false"
+            f"train.offload_optimizer=True pins {chosen.memory.host / cards.GIB:.1f} GiB of the host's memory, more "
+            f"than half of its {host / cards.GIB:.1f}; take --config.train.moments=int8 and master=remainder16, the "
+            "smallest, or --config.train.offload_optimizer=false"
         )
     return Plan(chosen.config, spec, target.card, usable, chosen.memory)
 

@@ -51,9 +51,7 @@ def test_what_the_host_cannot_hold_is_refused(tmp_path, monkeypatch, capsys):
     here = plan_stage._attached()._replace(attached=True)
     monkeypatch.setattr(plan_stage, "_attached", lambda: here)
     monkeypatch.setattr(plan_stage, "host_memory", lambda: 2**10)
-    with pytest.raises(
-        ShortageError, match=r"GiB in the host's memory, which has 0\.0; take .*offload_optimizer=false"
-    ):
+    with pytest.raises(ShortageError, match=r"more than half of its 0\.0; take .*offload_optimizer=false"):
         stages.run(config)
 
 
@@ -79,6 +77,11 @@ def test_a_cpu_keeps_everything_and_accumulates_nothing():
     config = reason.get_config("1.7b")
     settled = plan_stage.settle(FrozenConfigDict({**config.to_dict(), "stages": "eval"}))
     assert settled.train.remat == "none" and settled.train.accum_steps == 1
+
+
+def test_a_cpu_accumulates_for_an_offloaded_optimizer(tmp_path):
+    config = make_config(tmp_path, train__accum_steps=0, train__batch_size=9, train__offload_optimizer=True)
+    assert plan_stage.settle(config).train.accum_steps == 3
 
 
 def test_without_a_card_the_known_ones_are_named():

@@ -121,6 +121,16 @@ def test_offloading_is_the_last_remedy_and_never_takes_one_micro_batch():
         assert "--config.train.moments=int8" in text
 
 
+def test_a_refusal_keeps_what_is_offloaded_as_exact_as_it_was():
+    config, compiler = make_config(offload_optimizer=True, remat="none", accum_steps=2), Compiler()
+    found = choose.candidates(QWEN, make_config(offload_optimizer=True), H100)
+    usable = min(c.state + c.temporaries for c in found) + GIB // 8
+    _, tried = choose.choose(config, QWEN, H100, usable, compiler)
+    text = str(choose.refuse(config, QWEN, H100, usable, compiler, tried)).partition("what fits")[2]
+    assert "train.remat" in text and "accum_steps" in text
+    assert "master" not in text and "moments" not in text and "offload" not in text
+
+
 def test_nothing_fits_a_card_that_is_too_small():
     config, usable, compiler = make_config(), GIB, Compiler()
     found, tried = choose.choose(config, QWEN, H100, usable, compiler)

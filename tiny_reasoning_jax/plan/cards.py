@@ -147,11 +147,17 @@ def sharding(card: Card) -> jax.sharding.Sharding:
 class _Place(jax.sharding.SingleDeviceSharding):
     """On a device that only the compiler knows. By JAX's count it has no memories, so JAX drops which one is meant."""
 
-    memory_kind = None
+    def __init__(self, device: jax.Device, kind: str | None = None):
+        super().__init__(device)
+        self._kind = kind
 
-    def with_memory_kind(self, kind: str) -> jax.sharding.Sharding:
+    @property
+    def memory_kind(self) -> str | None:
+        return self._kind
+
+    def with_memory_kind(self, kind: str) -> "_Place":
         (device,) = self.device_set
-        return type("_Place", (_Place,), {"memory_kind": kind})(device)
+        return _Place(device, kind)
 
 
 def as_if_here(place: jax.sharding.Sharding) -> contextlib.AbstractContextManager:

@@ -89,15 +89,19 @@ def estimate_temporaries(spec: ModelSpec, config_train, rung: str, accum_steps: 
     return max(kept + loss, 4 * embedding + itemsize * matrices + 2 * layer)
 
 
+def micro_batch_counts(train) -> list[int]:
+    """What train.accum_steps may be, ascending; the update of an offloaded optimizer needs something accumulated."""
+    fewest = 2 if train.offload_optimizer else 1
+    return [n for n in range(fewest, train.batch_size + 1) if train.batch_size % n == 0]
+
+
 def candidates(spec: ModelSpec, config: FrozenConfigDict, card: Card) -> list[Candidate]:
     """Every combination that the configuration leaves open, the fastest first."""
     train = config.train
     rungs = remat.RUNGS if train.remat == "auto" else (train.remat,)
-    fewest = 2 if train.offload_optimizer else 1
-    counts = [n for n in range(fewest, train.batch_size + 1) if train.batch_size % n == 0]
     parts = _on_device(spec, with_train(config, accum_steps=2, remat="none").train)
     found = []
-    for accum_steps in counts if train.accum_steps == 0 else (train.accum_steps,):
+    for accum_steps in micro_batch_counts(train) if train.accum_steps == 0 else (train.accum_steps,):
         state = sum(parts.values()) - (parts["accumulator"] if accum_steps == 1 else 0)
         for rung in rungs:
             seconds = seconds_per_step(spec, train, rung, accum_steps, card)
@@ -162,7 +166,7 @@ def refuse(config, spec: ModelSpec, card: Card, usable: int, measure, tried: lis
     train = config.train
     needs = f"needs {min(c.memory.peak for c in tried) / GIB:.1f} GiB" if tried else "needs more than there is"
     now = {key: train[key] for key in STORAGE[0]}
-    for stored in STORAGE[STORAGE.index(now) if now in STORAGE else 0 :]:
+    for stored in STORAGE[STORAGE.index(now) :] if now in STORAGE else (now, *STORAGE):
         open_config = with_train(config, remat="auto", accum_steps=0, **stored)
         chosen, _ = choose(open_config, spec, card, usable, measure)
         if chosen:

@@ -103,8 +103,7 @@ def _lines(plan: Plan) -> list[str]:
         + (f", on {plan.card.name}" if plan.card else ""),
         f"a step: {train.accum_steps} x {rows} rows of {train.seq_len:,} tokens; remat {train.remat}, attention "
         f"{train.attention}, master {train.master}, moments {train.moments}"
-        + ", both offloaded"
-        * train.offload_optimizer,
+        + (", both offloaded" if train.offload_optimizer else ""),
     ]
     if plan.card is None:
         state = sum(memory.parts.values()) + memory.host

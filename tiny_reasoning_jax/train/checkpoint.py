@@ -28,7 +28,7 @@ from tiny_reasoning_jax import checksums, events
 from tiny_reasoning_jax.errors import DamagedError, ShortageError, is_full_disk
 from tiny_reasoning_jax.model import orbax_noise
 from tiny_reasoning_jax.model.store import committed_steps
-from tiny_reasoning_jax.train.offload import place
+from tiny_reasoning_jax.train.offload import HOST, place
 from tiny_reasoning_jax.train.optimizer import between_steps, inner_state
 from tiny_reasoning_jax.train.step import TrainState
 from tiny_reasoning_jax.workdir import require_disk
@@ -138,6 +138,9 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, data_state: dict[str, Any], meta: dict[str, Any]) -> None:
         """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here.
 
+        What is in the host's memory Orbax reads where it lies, and a GPU cannot overwrite it before that: then this
+        returns when all is written.
+
         Raises:
           ShortageError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
         """
@@ -154,6 +157,8 @@ class Checkpoints:
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
+            if any(x.sharding.memory_kind == HOST for x in jax.tree.leaves(state)):
+                self._manager.wait_until_finished()
 
     def _write_checksums(self) -> None:
         """Called by Orbax in the background, when all items are on disk and before the step gets its name."""

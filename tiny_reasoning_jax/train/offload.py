@@ -94,7 +94,7 @@ class LayerwiseUpdate:
 
 
 def create_by_layers(create: Callable, params: dict[str, jax.Array]):
-    """`create(params)`, a step.TrainState, of which the device never holds more than a layer's share at a time."""
+    """`create(params)`, a step.TrainState; of what the host's memory gets the device holds about a layer at a time."""
     parts = [(names, map_offloaded(to_host, create(_take([params], names)[0]))) for names in _parts(params)]
     return _merge(parts, list(params))
 
@@ -124,6 +124,7 @@ def _split(state) -> tuple[list[dict[str, Any]], Any]:
     """(the state's trees that are keyed by the parameters' names, the rest, in which they are empty)."""
     is_tree = lambda x: isinstance(x, dict)
     trees = [x for x in jax.tree.leaves(state, is_leaf=is_tree) if is_tree(x)]
+    assert all(tree.keys() == trees[0].keys() for tree in trees), "a tree of the state is not keyed by parameters"
     return trees, jax.tree.map(lambda x: {} if is_tree(x) else x, state, is_leaf=is_tree)
 
 

@@ -24,7 +24,7 @@ from tiny_reasoning_jax.train.optimizer import Optimizer, inner_state, make_opti
 
 
 class TrainState(NamedTuple):
-    """Everything on the device that training changes.
+    """Everything that training changes; on the device, or in part in its host's memory (train/offload.py).
 
     Attributes:
       step: int32 scalar, optimizer steps done.
@@ -179,10 +179,11 @@ def _only_if(applied: jax.Array, updates: Params) -> Params:
 
 
 class TrainStep(NamedTuple):
-    """The two compiled variants of a micro-step; both take over (donate) the buffers of the state they are given."""
+    """What a step is made of; both functions take over (donate) the buffers of the state that they are given."""
 
     accumulate: callable  # (detached state, batch) -> detached state
-    apply: callable  # (state, batch) -> state, metrics; of an offload.LayerwiseUpdate (state) -> state, metrics
+    apply: callable  # (state, batch) -> state, metrics; if adds_all (state) -> state, metrics
+    adds_all: bool  # every micro-batch is accumulated, and apply only updates (train/offload.py)
 
 
 @functools.lru_cache(maxsize=4)
@@ -195,8 +196,9 @@ def make_train_step(model_def: ModelDef, config_train: FrozenConfigDict) -> Trai
     rest = config_train.accum_steps, config_train.max_spike
     adding = jax.jit(functools.partial(accumulate, model_def, only_sums(config_train), chunk), donate_argnums=0)
     if config_train.offload_optimizer:
-        return TrainStep(adding, LayerwiseUpdate(functools.partial(update, optimizer, *rest)))
-    return TrainStep(adding, jax.jit(functools.partial(apply, model_def, optimizer, chunk, *rest), donate_argnums=0))
+        return TrainStep(adding, LayerwiseUpdate(functools.partial(update, optimizer, *rest)), adds_all=True)
+    last = functools.partial(apply, model_def, optimizer, chunk, *rest)
+    return TrainStep(adding, jax.jit(last, donate_argnums=0), adds_all=False)
 
 
 def micro_batches(arrays: Batch) -> list[Batch]:
@@ -216,13 +218,12 @@ def run_step(
       is_asked: if given, each micro-step but the last is waited for, and where this then says so the step ends there
         and there are no metrics: the state is that of the step before in all that a checkpoint holds.
     """
-    to_add, of_apply = micro_batches(arrays), ()
-    if not isinstance(train_step.apply, LayerwiseUpdate):
-        of_apply = (to_add.pop(),)
-    for micro_batch in to_add:
+    to_add = micro_batches(arrays)
+    accum_steps, last = len(to_add), () if train_step.adds_all else (to_add.pop(),)
+    for number, micro_batch in enumerate(to_add, 1):
         state = attach(state, train_step.accumulate(detach(state), micro_batch))
-        if is_asked is not None:
+        if is_asked is not None and number < accum_steps:
             jax.block_until_ready(state.loss)
             if is_asked():
                 return state._replace(loss=jnp.float32(0)), None
-    return train_step.apply(state, *of_apply)
+    return train_step.apply(state, *last)
