@@ -41,7 +41,7 @@ ROWS = {
     "16gb": ("rtx4080", "1.7b-16gb", {}),
     "80gb-32k": ("h100", "1.7b-80gb-32k", {}),
     "24gb-32k": ("rtx4090", "1.7b-24gb", {"batch_size": 8, "accum_steps": 1}),
-    "24gb-bfloat16": ("rtx4090", "1.7b-24gb", {"moments": "bfloat16"}),
+    "24gb-offload": ("rtx4090", "1.7b-24gb", {"moments": "float32", "offload_optimizer": True, "remat": "most"}),
     "16gb-offload": ("rtx4080", "1.7b-16gb-offload", {}),
     "40gb": ("a100-40", "1.7b-48gb", {"remat": "full"}),
     "l4": ("l4", "1.7b-24gb", {"accum_steps": 16}),
