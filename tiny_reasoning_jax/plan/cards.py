@@ -1,11 +1,11 @@
 """Cards as facts: what a compiler must know of one to compile for it, and what it can hold and compute.
 
-Sources. Device limits: XLA's own targets (openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm, a100_sxm_40,
-a100_sxm_80, a6000), and for the others CUDA C++ Programming Guide, "Compute Capabilities". Rates: NVIDIA's data sheets
-and architecture papers; bf16 is dense with fp32 accumulation (consumer cards run that at half of what is printed
-largest). Memory is what CUDA reports, which is less than what is sold: from the same targets; rtx4090 and rtx3090 from
-reports (ali-vilab/VGen#104, GaoLii/DSP#10); l4, l40s and rtx4080 by the rule that these follow: a sixteenth less with
-ECC, and 2 % less for the driver.
+Sources. Device limits: XLA's own targets (openxla/xla, xla/backends/gpu/target_config/specs: h100_sxm, h200,
+a100_sxm_40, a100_sxm_80, a6000), and for the others CUDA C++ Programming Guide, "Compute Capabilities". Rates: NVIDIA's
+data sheets and architecture papers; bf16 is dense with fp32 accumulation (consumer cards run that at half of what is
+printed largest). Memory is what CUDA reports, which is less than what is sold: from the same targets; h200 from
+PyTorch's messages, its target says more; rtx4090 and rtx3090 from reports (ali-vilab/VGen#104, GaoLii/DSP#10); l4, l40s
+and rtx4080 by the rule that these follow: a sixteenth less with ECC, and 2 % less for the driver.
 """
 
 import contextlib
@@ -50,6 +50,7 @@ class Card:
 
 CARDS = {
     "h100": Card("NVIDIA H100 80GB HBM3", 84_942_979_072, 3.352e12, 989.4e12, (9, 0), 132, 50 << 20, 1.98),
+    "h200": Card("NVIDIA H200", int(139.8 * GIB), 4.8e12, 989.4e12, (9, 0), 132, 50 << 20, 1.98),
     "a100-80": Card("NVIDIA A100-SXM4-80GB", 85_100_068_864, 2.039e12, 312e12, (8, 0), 108, 40 << 20, 1.41),
     "a100-40": Card("NVIDIA A100-SXM4-40GB", 42_331_013_120, 1.555e12, 312e12, (8, 0), 108, 40 << 20, 1.41),
     "l40s": Card("NVIDIA L40S", int(44.1 * GIB), 0.864e12, 362e12, (8, 9), 142, 96 << 20, 2.52),
