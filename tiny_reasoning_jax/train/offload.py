@@ -3,7 +3,7 @@
 Between updates nobody reads them, and they are most of the state. When all gradients of a step are accumulated, they
 come to the card a layer at a time, and go back updated: of the 1.7B with remainder16 and int8 6.4 GiB each way, once a
 step, however many micro-steps it has. Each layer is a call of one small program. A single program for all of them does
-not do: XLA puts the copies of nearly all arrays before the arithmetic of the first, and 5 GiB of them wait on the card.
+not do: XLA puts the copies of nearly all arrays before the arithmetic of the first, and they wait on the card.
 
 The arithmetic is that of step.update, on the same numbers in the same order. But a compiler rounds a product and the
 sum that follows once or twice as it sees fit, so last bits of the master may differ from a run that offloads nothing.
