@@ -57,10 +57,13 @@ def test_the_sum_on_paper_is_near(row):
 
 
 @pytest.mark.skipif(not cuda_wheels(), reason="needs JAX's CUDA wheels")
-def test_a_row_compiled_again_is_the_same():
+@pytest.mark.parametrize("row", ["16gb", "16gb-offload"])
+def test_a_row_compiled_again_is_the_same(row):
     module = importlib.util.spec_from_file_location("plan_benchmark", ROOT / "benchmarks" / "plan.py")
     module.loader.exec_module(benchmark := importlib.util.module_from_spec(module))
-    assert benchmark.plan_early("16gb").memory.peak / cards.GIB == pytest.approx(TABLE["16gb"]["peak_gib"], rel=0.02)
+    memory = benchmark.plan_early(row).memory
+    assert memory.peak / cards.GIB == pytest.approx(TABLE[row]["peak_gib"], rel=0.02)
+    assert memory.host / cards.GIB == pytest.approx(TABLE[row]["host_gib"], abs=0.001)
 
 
 @pytest.mark.skipif(not cuda_wheels(), reason="needs JAX's CUDA wheels")
