@@ -95,17 +95,23 @@ def test_a_step_that_is_not_applied_keeps_the_host_arrays():
 
 @pytest.mark.parametrize("saved", [False, True])
 def test_the_host_arrays_are_taken_over_and_nothing_is_there_twice(tmp_path, saved):
-    """Also while a checkpoint is written: what Orbax still holds a CPU copies, and a GPU refuses to overwrite."""
+    """Also while a checkpoint is written: what Orbax holds a CPU copies, and a GPU refuses to overwrite."""
     config = test_step.config(offload_optimizer=True, accum_steps=4)
     before = begin(config)
     checkpoints = Checkpoints(tmp_path / "run", keep=1)
     if saved:
+        was = jax.tree.map(np.array, before)
         checkpoints.save(0, before, {}, {})
     batch = test_step.split(test_step.four_uneven_rows(), 4)
     run_step(make_train_step(MODEL, config), before, batch)
+    if saved:
+        checkpoints.wait()
+        assert_same(checkpoints.restore(0, abstract(begin(config), config))[0], was)
     checkpoints.close()
     arrays = [leaf for leaf in jax.tree.leaves((before.params, before.master, before.opt_state)) if leaf.ndim]
-    assert all(leaf.is_deleted() for leaf in arrays)
+    if saved:  # the others it copies to the host; a CPU's lie there already
+        arrays = [leaf for leaf in arrays if leaf.sharding.memory_kind == HOST]
+    assert arrays and all(leaf.is_deleted() for leaf in arrays)
 
 
 def test_stopped_and_resumed_is_never_stopped(tmp_path):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from tiny_reasoning_jax import checksums, events
@@ -138,9 +139,6 @@ class Checkpoints:
     def save(self, step: int, state: TrainState, data_state: dict[str, Any], meta: dict[str, Any]) -> None:
         """Starts saving; returns when the state's arrays may be overwritten. Errors of the save before surface here.
 
-        What is in the host's memory Orbax reads where it lies, and a GPU cannot overwrite it before that: then this
-        returns when all is written.
-
         Raises:
           ShortageError: the disk has no room for it, or was full during the save before. Earlier checkpoints stay.
         """
@@ -152,13 +150,11 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     params=ocp.args.PyTreeSave(state.params),
-                    state=ocp.args.PyTreeSave(_rest(state)),
+                    state=ocp.args.PyTreeSave(jax.tree.map(_for_orbax, _rest(state))),
                     data=ocp.args.JsonSave(data_state),
                     meta=ocp.args.JsonSave(meta),
                 ),
             )
-            if any(x.sharding.memory_kind == HOST for x in jax.tree.leaves(state)):
-                self._manager.wait_until_finished()
 
     def _write_checksums(self) -> None:
         """Called by Orbax in the background, when all items are on disk and before the step gets its name."""
@@ -223,6 +219,15 @@ class Checkpoints:
 
 def _rest(state: TrainState) -> dict[str, Any]:
     return state._replace(params={}, opt_state=inner_state(state.opt_state))._asdict()
+
+
+def _for_orbax(x: jax.Array) -> jax.Array | np.ndarray:
+    """An array of the host's memory as numpy's, which Orbax copies before it returns.
+
+    Of the array itself it would keep hold until it is written, and jax 0.11 for good: a GPU refuses to take over memory
+    that somebody holds, and the next update would end the run.
+    """
+    return np.asarray(x) if x.sharding.memory_kind == HOST else x
 
 
 def num_bytes(state: TrainState) -> int:
