@@ -98,7 +98,7 @@ def gradients(model_def, loss_chunk, state, batch):
 
 
 def accumulate(model_def, sums: optax.MultiSteps, loss_chunk, state: TrainState, batch: Batch) -> TrainState:
-    """A micro-step that is not the step's last: adds its gradient to the accumulator. `state` is what `detach` leaves.
+    """A micro-step without an update: adds its gradient to the accumulator. `state` is what `detach` leaves.
 
     MultiSteps updates in one branch of a condition on mini_step. With mini_step a constant the compiler sees which
     branch is taken, and removes the other from this function.

@@ -6,14 +6,13 @@ The tests give a program one second of processor time, one more if it catches th
 
 def spin_and_catch_everything(world):
     """Computes for longer than it may, and catches whatever is to stop it."""
+    import contextlib
     import time
 
     while time.process_time() < 1.2:
-        try:
+        with contextlib.suppress(BaseException):  # this is the attack: nothing that is raised may end it
             while time.process_time() < 1.2:
                 pass
-        except BaseException:  # this is the attack: nothing that is raised may end it
-            pass
     return True
 
 
