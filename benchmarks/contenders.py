@@ -68,11 +68,12 @@ def run_ours(folder: Path, settings: dict) -> None:
 
     xla.set_environment()
     import jax
-    import packed  # benchmarks/packed.py
     from ml_collections import FrozenConfigDict
 
     from convert.from_hf import load_hf
+    from tiny_reasoning_jax import plan_stage
     from tiny_reasoning_jax.data.batch import Batch
+    from tiny_reasoning_jax.model.attention import choice
     from tiny_reasoning_jax.plan.choose import with_train
     from tiny_reasoning_jax.run import make_model_def
     from tiny_reasoning_jax.train.checkpoint import bind
@@ -82,8 +83,7 @@ def run_ours(folder: Path, settings: dict) -> None:
     xla.start()
     config = FrozenConfigDict(settings["config"])
     loaded = load_hf(folder / "model")
-    train = config.train
-    attention, said = packed.settle_attention(train.attention, train.seq_len, train.compute_dtype, loaded.spec)
+    attention, said = plan_stage.settle_attention(config, loaded.spec, choice.attached())
     config = with_train(config, attention=attention)
     model_def, optimizer = make_model_def(config, loaded.spec), make_optimizer(config.train)
     state = bind(create_state(loaded.params, optimizer, config.train))

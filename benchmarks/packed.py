@@ -1,6 +1,4 @@
-"""What the benchmarks of training share: a recipe's packed batches, real or made up, a model of its shape, and the
-attention that training would choose for it.
-"""
+"""What the benchmarks of training share: a recipe's packed batches, real or made up, and a model of its shape."""
 
 from pathlib import Path
 
@@ -13,8 +11,6 @@ from tiny_reasoning_jax.data.batch import Batch, StepBatch
 from tiny_reasoning_jax.data.gather import parse_weights
 from tiny_reasoning_jax.data.pipeline import make_train_iterator
 from tiny_reasoning_jax.data.prepared import PreparedSplit, SplitWriter
-from tiny_reasoning_jax.model.attention import BACKENDS, choice, self_test
-from tiny_reasoning_jax.model.spec import ModelSpec
 
 # Qwen3-1.7B's shape and vocabulary. Random weights cost the same time and memory as trained ones.
 QWEN3_1_7B = {
@@ -87,10 +83,3 @@ def save_steps(path: Path, steps: list[StepBatch]) -> None:
     """Writes the arrays of all steps, [num_steps, accum_steps, B, T], for processes that do not import this package."""
     names = Batch._fields
     np.savez(path, **{name: np.stack([getattr(step.arrays, name) for step in steps]) for name in names})
-
-
-def settle_attention(asked: str, seq_len: int, dtype: str, spec: ModelSpec) -> tuple[str, list[str]]:
-    """The backend that training takes on this device, by its self-test there, and what that said."""
-    names = choice.candidates(asked, choice.attached(), seq_len=seq_len, head_dim=spec.head_dim, dtype=dtype)
-    heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}
-    return self_test.settle(asked, names, BACKENDS, **heads, dtype=dtype, seq_len=seq_len)

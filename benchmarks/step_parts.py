@@ -20,13 +20,12 @@ import attention  # benchmarks/attention.py
 import jax
 import jax.numpy as jnp
 import numpy as np
-import packed  # benchmarks/packed.py
 from ml_collections import FrozenConfigDict
 
-from tiny_reasoning_jax import xla
+from tiny_reasoning_jax import plan_stage, xla
 from tiny_reasoning_jax.data.batch import Batch
 from tiny_reasoning_jax.device import device_memory
-from tiny_reasoning_jax.model.attention import cudnn
+from tiny_reasoning_jax.model.attention import choice, cudnn
 from tiny_reasoning_jax.model.qwen3 import ModelDef
 from tiny_reasoning_jax.model.spec import ModelSpec
 from tiny_reasoning_jax.plan import cards, flops
@@ -186,9 +185,7 @@ class Training:
         self.spec = ModelSpec(**args["spec"])
         config = FrozenConfigDict(args["config"])
         train = config.train
-        self.attention, self.attention_said = packed.settle_attention(
-            train.attention, train.seq_len, train.compute_dtype, self.spec
-        )
+        self.attention, self.attention_said = plan_stage.settle_attention(config, self.spec, choice.attached())
         self.train = train
         self.model_def = ModelDef(self.spec, dtype=train.compute_dtype, attention=self.attention, remat=train.remat)
         optimizer = make_optimizer(train)

@@ -131,19 +131,29 @@ def _plan(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> Plan:
 
 def _attention(config: FrozenConfigDict, spec: ModelSpec, target: Target) -> str:
     """The backend that would train on a card; on one that is here, the best that passes its self-test."""
-    train, device = config.train, choice.Device("gpu", target.card.capability)
-    names = choice.candidates(
+    device = choice.Device("gpu", target.card.capability)
+    if not target.attached:
+        return _attention_candidates(config, spec, device)[0]
+    name, said = settle_attention(config, spec, device)
+    print("\n".join(said), flush=True)
+    return name
+
+
+def settle_attention(config: FrozenConfigDict, spec: ModelSpec, device: choice.Device) -> tuple[str, list[str]]:
+    """The backend that training takes on the device at hand, by its self-test there, and what that said."""
+    train, names = config.train, _attention_candidates(config, spec, device)
+    heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}
+    return self_test.settle(
+        train.attention, names, attention.BACKENDS, **heads, dtype=train.compute_dtype, seq_len=train.seq_len
+    )
+
+
+def _attention_candidates(config: FrozenConfigDict, spec: ModelSpec, device: choice.Device) -> tuple[str, ...]:
+    train = config.train
+    return choice.candidates(
         train.attention, device, seq_len=train.seq_len, head_dim=spec.head_dim, dtype=train.compute_dtype,
         deterministic=config.deterministic,
     )  # fmt: skip
-    if not target.attached:
-        return names[0]
-    heads = {"N": spec.num_attention_heads, "K": spec.num_key_value_heads, "H": spec.head_dim}
-    name, said = self_test.settle(
-        train.attention, names, attention.BACKENDS, **heads, dtype=train.compute_dtype, seq_len=train.seq_len
-    )
-    print("\n".join(said), flush=True)
-    return name
 
 
 def _measure(spec: ModelSpec, target: Target) -> Callable[[FrozenConfigDict], Memory]:
